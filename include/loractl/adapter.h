@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* loractl/adapter.h - an adapter: what it would do to a base model, module by module.
  *
- * Notation, here and everywhere: W [out, in] the base's weight, A [r, in], B [out, r], s the scale; the
- * update is D = s*B*A (Hu et al. 2021, section 4.1).
+ * Notation, here and everywhere: W [out, in] the base's weight, A [r, in], B [out, r], s the scale;
+ * the update is D = s*B*A (Hu et al. 2021, section 4.1).
  */
 #ifndef LORACTL_ADAPTER_H
 #define LORACTL_ADAPTER_H
@@ -17,13 +17,16 @@ extern "C" {
 struct lora_adapter;
 
 struct lora_adapter_options {
-	size_t size;		  /* sizeof(struct lora_adapter_options) */
-	bool allow_unknown;	  /* accept config keys that we do not know */
-	bool allow_mutated_base;  /* the base is the one that PiSSA, OLoRA ... changed */
+	size_t size;		    /* sizeof(struct lora_adapter_options) */
+	bool allow_unknown;	    /* accept config keys that we do not know */
+	bool allow_mutated_base;    /* the base is the one that PiSSA, OLoRA ... changed */
 	const char *const *key_map; /* pairs adapter name, base name; ends with NULL; or NULL */
 };
 
-#define LORA_ADAPTER_OPTIONS_INIT {sizeof(struct lora_adapter_options), false, false, NULL}
+#define LORA_ADAPTER_OPTIONS_INIT                                                                  \
+	{                                                                                          \
+		sizeof(struct lora_adapter_options), false, false, NULL                            \
+	}
 
 /* Opens an adapter reference: a PEFT directory, or a .safetensors file with its
  * adapter_config.json beside it or the same facts in its metadata. LORA_INPUT if it is no adapter,
@@ -35,7 +38,8 @@ LORA_API enum lora_status lora_adapter_open(struct lora_adapter **out, const cha
 LORA_API void lora_adapter_close(struct lora_adapter *adapter);
 
 LORA_API const char *lora_adapter_path(const struct lora_adapter *adapter);
-LORA_API const char *lora_adapter_name(const struct lora_adapter *adapter); /* last part of its path */
+LORA_API const char *
+lora_adapter_name(const struct lora_adapter *adapter); /* last part of its path */
 LORA_API const char *lora_adapter_dialect(const struct lora_adapter *adapter); /* "peft" */
 LORA_API const char *lora_adapter_method(const struct lora_adapter *adapter);  /* "lora", "dora" */
 LORA_API const char *lora_adapter_base_name(const struct lora_adapter *adapter); /* may be NULL */
@@ -44,7 +48,8 @@ LORA_API uint64_t lora_adapter_bytes(const struct lora_adapter *adapter);
 
 /* The tensors as they are stored. */
 LORA_API size_t lora_adapter_tensor_count(const struct lora_adapter *adapter);
-LORA_API const struct lora_tensor *lora_adapter_tensor(const struct lora_adapter *adapter, size_t i);
+LORA_API const struct lora_tensor *lora_adapter_tensor(const struct lora_adapter *adapter,
+						       size_t i);
 
 /* Root over the adapter's tensors, as a model's, with its config's canonical digest mixed in: two
  * directories with the same root are the same adapter. Computed on the first call. */
@@ -56,25 +61,28 @@ LORA_API const struct lora_sha256 *lora_adapter_bound_root(const struct lora_ada
 
 /* One module as `inspect` shows it. */
 struct lora_module {
-	const char *name;	/* the module's path in the adapter's spelling, without a wrapper's prefix */
-	const char *type;	/* "low-rank", "dora", "dense", "replace", "rows", "add" */
+	const char
+	    *name; /* the module's path in the adapter's spelling, without a wrapper's prefix */
+	const char *type; /* "low-rank", "dora", "dense", "replace", "rows", "add" */
 	uint32_t ndim;
 	uint64_t shape[LORA_MAX_DIMS]; /* of the update, as far as the adapter alone tells */
-	uint32_t rank;		/* 0 where there is none */
+	uint32_t rank;		       /* 0 where there is none */
 	double alpha;
 	double scale;		/* s, as used (rounded to f32) */
 	const char *scale_from; /* "alpha/r", "alpha/sqrt(r)", "alpha_pattern 'KEY'", ... */
 	enum lora_dtype dtype;	/* of the stored factors */
 	bool has_norm;		/* whether the three below were computed */
 	double norm;		/* |s*B*A| (Frobenius), through QR of the factors */
-	double effective_rank;	/* exp of the entropy of the normalised singular values (Roy & Vetterli 2007) */
+	double effective_rank;	/* exp of the entropy of the normalised singular values (Roy &
+				   Vetterli 2007) */
 	uint32_t singular_count;
 	const double *singular_values; /* of s*B*A, descending; singular_count of them */
 };
 
 LORA_API size_t lora_adapter_module_count(const struct lora_adapter *adapter);
 /* Facts from the headers and the config alone; has_norm is false. */
-LORA_API const struct lora_module *lora_adapter_module(const struct lora_adapter *adapter, size_t i);
+LORA_API const struct lora_module *lora_adapter_module(const struct lora_adapter *adapter,
+						       size_t i);
 /* Reads the factors of every module and fills norm, effective_rank and singular_values. */
 LORA_API enum lora_status lora_adapter_measure(struct lora_adapter *adapter, unsigned threads,
 					       const struct lora_observer *observer,
@@ -85,14 +93,15 @@ LORA_API enum lora_status lora_adapter_measure(struct lora_adapter *adapter, uns
 LORA_API size_t lora_adapter_problem_count(const struct lora_adapter *adapter);
 LORA_API const char *lora_adapter_problem(const struct lora_adapter *adapter, size_t i);
 
-/* Does it fit that base? Every problem is a line to `problem`. LORA_OK: it fits; LORA_NO: it does not. */
+/* Does it fit that base? Every problem is a line to `problem`. LORA_OK: it fits; LORA_NO: it does
+ * not. */
 LORA_API enum lora_status lora_adapter_fits(struct lora_adapter *adapter,
 					    const struct lora_model *base,
-					    void (*problem)(void *user, const char *line), void *user,
-					    struct lora_error *err);
+					    void (*problem)(void *user, const char *line),
+					    void *user, struct lora_error *err);
 
-/* Will that engine ("peft", "vllm", "llama.cpp") load the adapter as it is? As above; LORA_USAGE for
- * another engine. */
+/* Will that engine ("peft", "vllm", "llama.cpp") load the adapter as it is? As above; LORA_USAGE
+ * for another engine. */
 LORA_API enum lora_status lora_adapter_loads_in(struct lora_adapter *adapter, const char *engine,
 						void (*problem)(void *user, const char *line),
 						void *user, struct lora_error *err);

@@ -9,8 +9,9 @@
 extern "C" {
 #endif
 
-/* Removes the temporary files of every unfinished output of this process. Not async-signal-safe: call it from a normal context
- * (a thread that waits for signals, or after the observer has cancelled). */
+/* Removes the temporary files of every unfinished output of this process. Not async-signal-safe:
+ * call it from a normal context (a thread that waits for signals, or after the observer has
+ * cancelled). */
 LORA_API void lora_cleanup(void);
 
 #ifdef __cplusplus

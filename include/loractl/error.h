@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* loractl/error.h - how every function says that it failed.
  *
- * A function that can fail returns an enum lora_status and takes, last, a `struct lora_error *` that
- * the caller owns (it may be NULL). The status IS the exit code of the command line, so that
+ * A function that can fail returns an enum lora_status and takes, last, a `struct lora_error *`
+ * that the caller owns (it may be NULL). The status IS the exit code of the command line, so that
  * nothing is lost in a translation. On success the error is left as it was.
  *
  * A message is one line: what failed, on which file or tensor, what to do about it; separated by
@@ -30,11 +30,17 @@ enum lora_status {
 
 struct lora_error {
 	enum lora_status status;
-	int sys_errno;		   /* errno of the failing call, or 0 */
+	int sys_errno;		       /* errno of the failing call, or 0 */
 	char message[LORA_ERROR_SIZE]; /* NUL-terminated; longer messages end in "..." */
 };
 
-#define LORA_ERROR_INIT {LORA_OK, 0, {0}}
+#define LORA_ERROR_INIT                                                                            \
+	{                                                                                          \
+		LORA_OK, 0,                                                                        \
+		{                                                                                  \
+			0                                                                          \
+		}                                                                                  \
+	}
 
 #ifdef __cplusplus
 }

@@ -11,16 +11,18 @@ extern "C" {
 
 enum lora_kind {
 	LORA_KIND_UNKNOWN = 0,
-	LORA_KIND_BASE,	   /* a checkpoint: a directory or any safetensors file with tensors */
+	LORA_KIND_BASE, /* a checkpoint: a directory or any safetensors file with tensors */
 	LORA_KIND_ADAPTER,
-	LORA_KIND_MERGED,  /* a checkpoint with our receipt beside it */
+	LORA_KIND_MERGED, /* a checkpoint with our receipt beside it */
 };
 
 /* "base", "adapter", "merged"; static storage. */
 LORA_API const char *lora_kind_name(enum lora_kind kind);
 
-/* Looks at names and heads of files only. LORA_INPUT if the path does not exist or is nothing that we know. */
-LORA_API enum lora_status lora_kind_of(const char *path, enum lora_kind *kind, struct lora_error *err);
+/* Looks at names and heads of files only. LORA_INPUT if the path does not exist or is nothing that
+ * we know. */
+LORA_API enum lora_status lora_kind_of(const char *path, enum lora_kind *kind,
+				       struct lora_error *err);
 
 #ifdef __cplusplus
 }

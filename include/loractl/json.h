@@ -3,8 +3,8 @@
  *
  * Objects and arrays are opened and closed, keys and values follow one another; the writer puts
  * commas, indentation and escapes. Doubles are written with the fewest digits that read back
- * as the same double; a non-finite one as null. The writer remembers the first failure (memory, wrong
- * nesting), so that a document is checked once, at its end.
+ * as the same double; a non-finite one as null. The writer remembers the first failure (memory,
+ *wrong nesting), so that a document is checked once, at its end.
  *
  *	struct lora_json_writer *w = lora_json_writer_new(LORA_JSON_PRETTY);
  *	lora_json_begin_object(w);

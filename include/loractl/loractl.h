@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* loractl/loractl.h - the library under the loractl command: an introduction, and everything at once.
+/* loractl/loractl.h - the library under the loractl command: an introduction, and everything at
+ *once.
  *
- * A LoRA adapter says how to change some weights of a base model. libloractl opens both from the files
- * that trainers and hubs publish, says what the adapter would do, and merges it, bit for bit the
- * same on every machine. One header a noun:
+ * A LoRA adapter says how to change some weights of a base model. libloractl opens both from the
+ *files that trainers and hubs publish, says what the adapter would do, and merges it, bit for bit
+ *the same on every machine. One header a noun:
  *
  *	error.h     enum lora_status (it is the exit code), struct lora_error
  *	types.h     element types, struct lora_tensor
@@ -16,10 +17,11 @@
  *	cleanup.h   removing unfinished outputs before dying
  *
  * Ownership. (1) Who calls open or new calls close or free. (2) A `const T *` that is returned is
- * borrowed, valid until its parent is closed. (3) `T **out` gives the result to the caller; *out is NULL on
- * failure. (4) No function takes ownership unless its name ends in _take. (5) What was parsed
- * from one file lives in that file's arena. (6) Tensor data is not copied unless the function is called
- * read. (7) A handle is not thread-safe, distinct handles are; callbacks are never run concurrently.
+ * borrowed, valid until its parent is closed. (3) `T **out` gives the result to the caller; *out is
+ *NULL on failure. (4) No function takes ownership unless its name ends in _take. (5) What was
+ *parsed from one file lives in that file's arena. (6) Tensor data is not copied unless the function
+ *is called read. (7) A handle is not thread-safe, distinct handles are; callbacks are never run
+ *concurrently.
  */
 #ifndef LORACTL_LORACTL_H
 #define LORACTL_LORACTL_H

@@ -51,7 +51,7 @@ LORA_API unsigned lora_dtype_bits(enum lora_dtype dtype);
 
 /* One tensor as a file describes it. Row-major, the last dimension contiguous. */
 struct lora_tensor {
-	const char *name;	/* NUL-terminated; never contains a NUL or invalid UTF-8 */
+	const char *name; /* NUL-terminated; never contains a NUL or invalid UTF-8 */
 	enum lora_dtype dtype;
 	uint32_t ndim;		       /* 0 for a scalar */
 	uint64_t shape[LORA_MAX_DIMS]; /* elements */
@@ -62,7 +62,7 @@ struct lora_tensor {
 };
 
 #define LORA_SHA256_SIZE 32
-#define LORA_SHA256_HEX 65 /* with the NUL */
+#define LORA_SHA256_HEX	 65 /* with the NUL */
 
 struct lora_sha256 {
 	uint8_t byte[LORA_SHA256_SIZE];

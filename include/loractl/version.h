@@ -12,7 +12,7 @@
 #define LORA_VERSION_PATCH 0
 
 #if defined(__GNUC__)
-#define LORA_API __attribute__((visibility("default")))
+#define LORA_API		   __attribute__((visibility("default")))
 #define LORA_PRINTF(string, first) __attribute__((format(printf, string, first)))
 #else
 #define LORA_API

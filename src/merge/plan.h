@@ -4,10 +4,13 @@
  *	adapters --edits--> jobs (one per tensor that changes or appears)
  *	base shards + jobs --layout--> output files, each a head and a row of items
  *
- * 1. A job gathers every edit on one output tensor; conflicts are refused here, by name, before anything is computed.
+ * 1. A job gathers every edit on one output tensor; conflicts are refused here, by name, before
+ *anything is computed.
  * 2. An item without a job is an untouched tensor: its bytes are the base's.
- * 3. Items stand in the base's order; what the base does not have follows at the end of the last file.
- * 4. The order of parts in `adds` is the order of the adapters on the command line: it is part of the rounding contract.
+ * 3. Items stand in the base's order; what the base does not have follows at the end of the last
+ *file.
+ * 4. The order of parts in `adds` is the order of the adapters on the command line: it is part of
+ *the rounding contract.
  */
 #ifndef LORA_MERGE_PLAN_H
 #define LORA_MERGE_PLAN_H
@@ -21,15 +24,15 @@
 struct lora_part {
 	uint32_t adapter;
 	const struct lora_edit *edit;
-	float s;     /* f32(weight * alpha / divisor) */
-	float *left; /* [rows, rank], or NULL: read block by block */
+	float s;      /* f32(weight * alpha / divisor) */
+	float *left;  /* [rows, rank], or NULL: read block by block */
 	float *right; /* [rank, cols] */
 };
 
 struct lora_job {
 	const char *name;
-	uint32_t source;	   /* base tensor, or LORA_NO_TENSOR */
-	enum lora_dtype in_type;   /* of the base tensor; LORA_DTYPE_NONE without one */
+	uint32_t source;	 /* base tensor, or LORA_NO_TENSOR */
+	enum lora_dtype in_type; /* of the base tensor; LORA_DTYPE_NONE without one */
 	enum lora_dtype out_type;
 	uint32_t ndim;
 	uint64_t shape[LORA_MAX_DIMS];
@@ -41,8 +44,10 @@ struct lora_job {
 	size_t add_count;
 	struct lora_part *dora; /* or NULL; then no other part */
 	float *gain;		/* DORA: f32(m / norm), by row or by column */
-	bool raw;		/* a replacement of a type that we do not compute with: its bytes are copied */
-	bool plain;		/* only adds on a base tensor of this shape: the fast path */
+	bool raw;   /* a replacement of a type that we do not compute with: its bytes are copied */
+	bool plain; /* only adds on a base tensor of this shape: the fast path */
+	bool tie_decided; /* the other half of its tie has been looked at */
+	bool dropped;	  /* an alias of a tensor that gets the same update: not written */
 	struct lora_stats stats;
 	struct lora_sha256 digest;
 	pthread_mutex_t lock; /* guards loaded and the parts' factors */
@@ -50,9 +55,11 @@ struct lora_job {
 };
 
 struct lora_item {
-	const struct lora_tensor *base; /* NULL for a tensor that is new */
-	struct lora_job *job;		/* NULL: untouched */
-	uint64_t begin, size;		/* bytes in the output file */
+	const char *name;
+	const struct lora_tensor
+	    *base;	      /* where untouched bytes come from; NULL for a tensor that is new */
+	struct lora_job *job; /* NULL: untouched */
+	uint64_t begin, size; /* bytes in the output file */
 	struct lora_sha256 digest;
 };
 
@@ -75,19 +82,25 @@ struct lora_plan {
 	const struct lora_merge_options *options;
 	const struct lora_observer *observer;
 	struct lora_resolved *resolved; /* by input */
-	struct lora_job *jobs;
-	size_t job_count;
+	struct lora_job
+	    *jobs; /* room for job_limit: one for every edit, and one for a tie that is split */
+	size_t job_count, job_limit;
+	struct lora_map job_by_name;
 	struct lora_outfile *files;
 	size_t file_count;
 	const char **added; /* names of tensors that the base does not have */
 	size_t added_count;
-	bool untie;	     /* tie_word_embeddings becomes false */
-	uint64_t vocab_size; /* 0: unchanged */
+	const char *split_head; /* of a tie that is split with one half untouched: the absent half's
+				   name ... */
+	uint32_t split_source;	/* ... and the stored half, whose bytes it gets */
+	bool untie;		/* tie_word_embeddings becomes false */
+	uint64_t vocab_size;	/* 0: unchanged */
 	uint64_t base_vocab_size;
-	uint64_t bytes;	     /* of all output weight files */
+	uint64_t bytes; /* of all output weight files */
 };
 
-/* Resolves the adapters, gathers jobs, decides ties, lays out files. The caller finis in any case. */
+/* Resolves the adapters, gathers jobs, decides ties, lays out files. The caller finis in any case.
+ */
 enum lora_status lora__plan_make(struct lora_plan *plan, struct lora_error *err);
 void lora__plan_fini(struct lora_plan *plan);
 
@@ -96,12 +109,21 @@ enum lora_status lora__plan_jobs(struct lora_plan *plan, struct lora_error *err)
 enum lora_status lora__plan_ties(struct lora_plan *plan, struct lora_error *err);   /* ties.c */
 enum lora_status lora__plan_layout(struct lora_plan *plan, struct lora_error *err); /* layout.c */
 
-/* A new job on output tensor `name` with the shape of `like` (its source when source is given). NULL without memory. */
+/* A new job on output tensor `name` with the shape of `like` (its source when source is given).
+ * NULL without memory. */
 struct lora_job *lora__plan_job(struct lora_plan *plan, const char *name, uint32_t source);
 struct lora_job *lora__plan_find_job(struct lora_plan *plan, const char *name);
 
-/* Factors of a job's parts: loaded once when its first block needs them, released after its last. */
-enum lora_status lora__job_load(struct lora_plan *plan, struct lora_job *job, struct lora_error *err);
+/* The part by which reports name a job: its DoRA or first sum, else its replacement or first rows.
+ */
+const struct lora_part *lora__job_lead(const struct lora_job *job);
+/* The sum of its adapters' ranks. */
+uint32_t lora__job_rank(const struct lora_job *job);
+
+/* Factors of a job's parts: loaded once when its first block needs them, released after its last.
+ */
+enum lora_status lora__job_load(struct lora_plan *plan, struct lora_job *job,
+				struct lora_error *err);
 void lora__job_unload(struct lora_job *job);
 
 #endif

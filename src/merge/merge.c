@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* merge/merge.c - the whole of a merge, from its contract's front door to the rename.
+ *
+ *	refuse early --> plan --> base digests --> bindings --> write under a temporary name -->
+ *inputs unchanged? --> anything changed?
+ *	--> config, index, other files --> receipt --> read back (verify) --> commit
+ *
+ * 1. Nothing is written before everything that can be refused from names, shapes and digests has
+ *been.
+ * 2. Whatever fails after that leaves no trace: the output is a temporary name until the last step.
+ */
+#include "base/digest.h"
+#include "base/error.h"
+#include "base/watch.h"
+#include "merge/check.h"
+#include "merge/pipeline.h"
+#include "merge/plan.h"
+#include "merge/receipt.h"
+#include "merge/sidecar.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define RECEIPT_NAME   "loractl-receipt.json"
+#define RECEIPT_SUFFIX ".receipt.json"
+
+struct lora_merge_result {
+	struct lora_arena arena;
+	struct lora_merge_summary summary;
+	struct lora_merged_tensor *tensors;
+	size_t count;
+	char *receipt;
+	size_t receipt_size;
+};
+
+static enum lora_status check_arguments(const struct lora_merge_input *inputs, size_t count,
+					const char *output,
+					const struct lora_merge_options *options,
+					struct lora_error *err)
+{
+	if (options->size != sizeof(*options))
+		return lora__fail(err, LORA_USAGE, "lora_merge_options: size %zu, not %zu",
+				  options->size, sizeof(*options));
+	if (count == 0)
+		return lora__fail(err, LORA_USAGE, "no adapter to merge");
+	if (!output && !options->dry_run)
+		return lora__fail(err, LORA_USAGE, "no output");
+	if (options->dtype != LORA_DTYPE_NONE && options->dtype != LORA_DTYPE_F32 &&
+	    options->dtype != LORA_DTYPE_F16 && options->dtype != LORA_DTYPE_BF16)
+		return lora__fail(err, LORA_USAGE,
+				  "cannot merge into type %s: use F32, F16 or BF16",
+				  lora_dtype_name(options->dtype));
+	for (size_t a = 0; a < count; a++)
+		if (!isfinite(inputs[a].weight))
+			return lora__fail(err, LORA_USAGE, "weight of adapter '%s' is not finite",
+					  lora__escape(inputs[a].adapter->name));
+	return LORA_OK;
+}
+
+static enum lora_status refuse_overlap(const char *output, const char *input,
+				       struct lora_error *err)
+{
+	bool inside = false, around = false;
+	enum lora_status status = lora__path_inside(output, input, &inside, err);
+
+	if (!status && !inside)
+		status = lora__path_inside(input, output, &around, err);
+	if (!status && (inside || around))
+		return lora__fail(err, LORA_USAGE, "output '%s' %s '%s': choose another place",
+				  lora__escape(output),
+				  inside ? "is, or lies inside, the input" : "contains the input",
+				  lora__escape(input));
+	return status;
+}
+
+/* Where the receipt of an output stands; malloc'd. */
+static char *receipt_path(const char *output, bool directory)
+{
+	char *path = NULL;
+
+	if (directory)
+		return lora__path_join(output, RECEIPT_NAME);
+	path = malloc(strlen(output) + sizeof(RECEIPT_SUFFIX));
+	if (path)
+		sprintf(path, "%s%s", output, RECEIPT_SUFFIX);
+	return path;
+}
+
+/* An output that exists is replaced only with --force, and only if our receipt is with it. */
+static enum lora_status check_existing(const char *output, bool directory, bool force,
+				       struct lora_error *err)
+{
+	enum lora_path_kind kind = LORA_PATH_ABSENT, receipt = LORA_PATH_ABSENT;
+	char *path = receipt_path(output, directory);
+	enum lora_status status =
+	    path ? lora__path_kind(output, &kind, err) : lora__fail_memory(err);
+
+	if (!status && kind != LORA_PATH_ABSENT && !force)
+		status =
+		    lora__fail(err, LORA_USAGE, "output '%s' exists: remove it, or use --force",
+			       lora__escape(output));
+	if (!status && kind != LORA_PATH_ABSENT) {
+		status = lora__path_kind(path, &receipt, err);
+		if (!status &&
+		    (receipt != LORA_PATH_FILE || (kind == LORA_PATH_DIRECTORY) != directory))
+			status = lora__fail(err, LORA_USAGE,
+					    "output '%s' exists and is no model that loractl "
+					    "wrote: remove it yourself",
+					    lora__escape(output));
+	}
+	free(path);
+	return status;
+}
+
+static enum lora_status check_output(const struct lora_plan *plan, const char *output,
+				     struct lora_error *err)
+{
+	enum lora_status status = LORA_OK;
+
+	if (!output)
+		return LORA_OK;
+	status = refuse_overlap(output, plan->base->path, err);
+	for (size_t a = 0; a < plan->input_count && !status; a++)
+		status = refuse_overlap(output, plan->inputs[a].adapter->path, err);
+	if (!status)
+		status = check_existing(output, plan->base->directory, plan->options->force, err);
+	return status;
+}
+
+static bool any_bound(const struct lora_plan *plan)
+{
+	for (size_t a = 0; a < plan->input_count; a++)
+		if (plan->inputs[a].adapter->bound)
+			return true;
+	return false;
+}
+
+static enum lora_status digest_base(struct lora_plan *plan, struct lora_error *err)
+{
+	if (plan->base->digests_known)
+		return LORA_OK;
+	return lora_model_digest(plan->base, LORA_DIGEST_CACHED, plan->options->threads,
+				 plan->observer, err);
+}
+
+/* Every adapter that names a base must name this one. */
+static enum lora_status check_bindings(const struct lora_plan *plan, struct lora_error *err)
+{
+	for (size_t a = 0; a < plan->input_count; a++) {
+		const struct lora_adapter *adapter = plan->inputs[a].adapter;
+		char theirs[LORA_SHA256_HEX], ours[LORA_SHA256_HEX];
+
+		if (!adapter->bound && plan->options->require_bound)
+			return lora__fail(err, LORA_NO,
+					  "adapter '%s' is not bound to a base: train or pack it "
+					  "with one, or drop "
+					  "--require-bound",
+					  lora__escape(adapter->name));
+		if (!adapter->bound) {
+			lora__note(plan->observer, LORA_NOTE_INFO,
+				   "adapter '%s' carries no binding: names and shapes fit this "
+				   "base, its weights were not compared",
+				   lora__escape(adapter->name));
+			continue;
+		}
+		if (lora__sha256_equal(&adapter->bound_root, &plan->base->root))
+			continue;
+		lora__sha256_hex(&adapter->bound_root, theirs);
+		lora__sha256_hex(&plan->base->root, ours);
+		return lora__fail(err, LORA_NO,
+				  "adapter '%s' was trained on another base: root %.16s..., this "
+				  "one has %.16s...: use that base",
+				  lora__escape(adapter->name), theirs, ours);
+	}
+	return LORA_OK;
+}
+
+static enum lora_status open_outputs(struct lora_plan *plan, struct lora_output *output,
+				     struct lora_error *err)
+{
+	enum lora_status status = LORA_OK;
+
+	for (size_t f = 0; f < plan->file_count && !status; f++) {
+		struct lora_outfile *file = &plan->files[f];
+
+		status = lora__output_file(output, plan->base->directory ? file->name : NULL,
+					   file->size, &file->fd, err);
+	}
+	return status;
+}
+
+static enum lora_status inputs_unchanged(const struct lora_plan *plan, struct lora_error *err)
+{
+	enum lora_status status = lora__model_unchanged(plan->base, err);
+
+	for (size_t a = 0; a < plan->input_count; a++)
+		for (size_t f = 0; f < plan->inputs[a].adapter->file_count && !status; f++)
+			status = lora__file_unchanged(&plan->inputs[a].adapter->files[f], err);
+	return status;
+}
+
+static enum lora_status refuse_noop(const struct lora_plan *plan, struct lora_error *err)
+{
+	uint64_t changed = 0;
+
+	for (size_t i = 0; i < plan->job_count; i++)
+		changed += plan->jobs[i].stats.changed;
+	if (changed || plan->options->allow_noop)
+		return LORA_OK;
+	return lora__fail(err, LORA_INPUT,
+			  "the merge changes nothing: %zu tensors adapted, every value as before: "
+			  "check the adapter, or use "
+			  "--allow-noop",
+			  plan->job_count);
+}
+
+static enum lora_status write_receipt(const struct lora_plan *plan, struct lora_output *output,
+				      const char *path, const struct lora_merge_result *result,
+				      struct lora_error *err)
+{
+	char *beside = receipt_path(path, false);
+	int fd = -1;
+	enum lora_status status = beside ? LORA_OK : lora__fail_memory(err);
+
+	if (!status && plan->base->directory)
+		status = lora__output_file(output, RECEIPT_NAME, 0, &fd, err);
+	else if (!status)
+		status = lora__output_beside(output, beside, &fd, err);
+	if (!status)
+		status =
+		    lora__write_at(fd, RECEIPT_NAME, 0, result->receipt, result->receipt_size, err);
+	if (!status && plan->base->directory)
+		status = lora__output_finish(output, fd, err);
+	free(beside);
+	return status;
+}
+
+static enum lora_status read_back(struct lora_plan *plan, const struct lora_output *output,
+				  struct lora_error *err)
+{
+	char *path = lora__output_path(output, NULL);
+	struct lora_model *merged = NULL;
+	enum lora_status status =
+	    path ? lora_model_open(&merged, path, err) : lora__fail_memory(err);
+
+	if (!status)
+		status = lora__merge_check(plan, merged, err);
+	lora_model_close(merged);
+	free(path);
+	return status;
+}
+
+/* Statistics, digests and receipt are known: the result. */
+static enum lora_status make_result(const struct lora_plan *plan, struct lora_merge_result *result,
+				    struct lora_error *err)
+{
+	struct lora_sha256 root;
+	struct lora_stats total = {0};
+	struct lora_ratios r;
+	enum lora_status status = LORA_OK;
+
+	result->tensors =
+	    lora__arena_array(&result->arena, plan->job_count + 1, sizeof(*result->tensors));
+	if (!result->tensors)
+		return lora__fail_memory(err);
+	for (size_t i = 0; i < plan->job_count; i++) {
+		const struct lora_job *job = &plan->jobs[i];
+		const struct lora_part *lead = lora__job_lead(job);
+		struct lora_merged_tensor *t = &result->tensors[result->count];
+
+		if (job->dropped)
+			continue;
+		result->count++;
+		r = lora__stats_ratios(&job->stats);
+		*t = (struct lora_merged_tensor){
+		    lora__arena_copy(&result->arena, job->name, strlen(job->name)),
+		    lora__edit_kind_name(lead->edit->kind),
+		    lora__job_rank(job),
+		    (double)lead->s,
+		    lora__arena_copy(&result->arena, lead->edit->scale_from,
+				     strlen(lead->edit->scale_from)),
+		    r.rho,
+		    r.unchanged,
+		    r.noise};
+		if (!t->tensor || !t->scale_from)
+			return lora__fail_memory(err);
+		total.d2 += job->stats.d2;
+		total.w2 += job->stats.w2;
+		total.e2 += job->stats.e2;
+		total.nonzero += job->stats.nonzero;
+		total.unchanged += job->stats.unchanged;
+	}
+	r = lora__stats_ratios(&total);
+	result->summary.modules = result->count;
+	result->summary.added = plan->added_count;
+	for (size_t f = 0; f < plan->file_count; f++)
+		for (size_t i = 0; i < plan->files[f].item_count; i++)
+			result->summary.untouched += !plan->files[f].items[i].job;
+	result->summary.rho = r.rho;
+	result->summary.unchanged = r.unchanged;
+	result->summary.noise = r.noise;
+	result->summary.bytes = plan->bytes;
+	if (plan->options->no_receipt)
+		return LORA_OK;
+	if (!plan->options->dry_run)
+		status = lora__plan_root(plan, &root, err);
+	if (!status)
+		status = lora__receipt_text(plan, plan->options->dry_run ? NULL : &root,
+					    &result->receipt, &result->receipt_size, err);
+	return status;
+}
+
+/* The part that writes. */
+static enum lora_status write_all(struct lora_plan *plan, const char *path,
+				  struct lora_merge_result *result, struct lora_error *err)
+{
+	struct lora_output *output = NULL;
+	bool digests = !plan->options->no_receipt;
+	enum lora_status status =
+	    lora__output_begin(&output, path, plan->base->directory, plan->options->force, err);
+
+	if (!status)
+		status = open_outputs(plan, output, err);
+	if (!status)
+		status = lora__pipeline_run(plan, digests, err);
+	if (!status)
+		status = inputs_unchanged(plan, err);
+	if (!status)
+		status = refuse_noop(plan, err);
+	if (!status && plan->base->directory)
+		status = lora__sidecars_write(plan, output, err);
+	if (!status)
+		status = make_result(plan, result, err);
+	if (!status && digests)
+		status = write_receipt(plan, output, path, result, err);
+	if (!status && plan->options->verify)
+		status = read_back(plan, output, err);
+	if (!status)
+		status = lora__output_commit(output, err);
+	lora__output_free(output);
+	return status;
+}
+
+static enum lora_status predict(struct lora_plan *plan, struct lora_merge_result *result,
+				struct lora_error *err)
+{
+	enum lora_status status = lora__pipeline_run(plan, false, err);
+
+	if (!status)
+		status = inputs_unchanged(plan, err);
+	if (!status)
+		status = refuse_noop(plan, err);
+	return status ? status : make_result(plan, result, err);
+}
+
+static double seconds_since(const struct timespec *begin)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)(now.tv_sec - begin->tv_sec) + 1e-9 * (double)(now.tv_nsec - begin->tv_nsec);
+}
+
+static enum lora_status run(struct lora_plan *plan, const char *output,
+			    struct lora_merge_result *result, struct lora_error *err)
+{
+	enum lora_status status = lora__kern(err) ? check_output(plan, output, err) : LORA_USAGE;
+
+	if (!status && any_bound(plan))
+		status = digest_base(plan, err);
+	if (!status)
+		status = lora__plan_make(plan, err);
+	if (!status)
+		status = lora__tokenizer_note(plan, err);
+	if (!status && !plan->options->no_receipt)
+		status = digest_base(plan, err);
+	if (!status)
+		status = check_bindings(plan, err);
+	if (status)
+		return status;
+	return plan->options->dry_run ? predict(plan, result, err)
+				      : write_all(plan, output, result, err);
+}
+
+enum lora_status lora_merge(struct lora_merge_result **out, struct lora_model *base,
+			    const struct lora_merge_input *inputs, size_t count, const char *output,
+			    const struct lora_merge_options *options,
+			    const struct lora_observer *observer, struct lora_error *err)
+{
+	struct lora_plan plan = {.base = base,
+				 .inputs = inputs,
+				 .input_count = count,
+				 .options = options,
+				 .observer = observer,
+				 .split_source = LORA_NO_TENSOR};
+	struct timespec begin;
+	enum lora_status status = check_arguments(inputs, count, output, options, err);
+
+	*out = NULL;
+	if (status)
+		return status;
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	*out = calloc(1, sizeof(**out));
+	status = *out ? run(&plan, output, *out, err) : lora__fail_memory(err);
+	lora__plan_fini(&plan);
+	if (status) {
+		lora_merge_result_free(*out);
+		*out = NULL;
+		return status;
+	}
+	(*out)->summary.seconds = seconds_since(&begin);
+	return LORA_OK;
+}
+
+void lora_merge_result_free(struct lora_merge_result *result)
+{
+	if (!result)
+		return;
+	free(result->receipt);
+	lora__arena_fini(&result->arena);
+	free(result);
+}
+
+const struct lora_merge_summary *lora_merge_summary(const struct lora_merge_result *result)
+{
+	return &result->summary;
+}
+
+const struct lora_merged_tensor *lora_merge_tensors(const struct lora_merge_result *result,
+						    size_t *count)
+{
+	*count = result->count;
+	return result->tensors;
+}
+
+const char *lora_merge_receipt(const struct lora_merge_result *result)
+{
+	return result->receipt;
+}

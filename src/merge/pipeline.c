@@ -1,0 +1,489 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* merge/pipeline.c - blocks through workers: read, compute, write, hash.
+ *
+ *	file 0:  head | block 0 | block 1 | ...      cut from the items in order, at most BLOCK
+ *bytes each file 1:  ...
+ *
+ *	a worker takes the next block of some file --> reads and computes it --> writes it -->
+ *`ready` two lanes a file take ready blocks IN ORDER:   FILE_LANE    SHA-256 of the whole file
+ *	                                               TENSOR_LANE  SHA-256 and statistics of each
+ *tensor when both have passed a block, its buffer is free again
+ *
+ * 1. A block's bytes and statistics depend on the plan alone; lanes see blocks in order: so the
+ *output, its digests and its statistics are the same for every number of threads.
+ * 2. Memory is the buffers: two for each worker and a few more. A file's blocks are taken in order,
+ *so the block that a lane waits for always has a buffer: no deadlock.
+ * 3. Hashing runs while the block is still in the processor's cache, on whichever worker is free;
+ *lanes come before new blocks.
+ * 4. Up to as many files as workers are under way at once, so that SHA-256, serial by nature, runs
+ *on every core when there are several shards.
+ */
+#include "merge/pipeline.h"
+
+#include "base/digest.h"
+#include "base/error.h"
+#include "base/pool.h"
+#include "base/watch.h"
+#include "merge/tile.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BLOCK                                                                                      \
+	(1u << 20) /* bytes: fits a core's second-level cache; a syscall's cost is lost in it */
+
+enum { FILE_LANE, TENSOR_LANE, LANES };
+
+struct block {
+	uint8_t *data;
+	struct lora_item *item;
+	uint64_t offset; /* bytes into the item's output */
+	size_t size;
+	bool last; /* of its item */
+	struct lora_stats stats;
+	unsigned lanes_left;
+	struct block *next; /* while free */
+};
+
+struct lane {
+	uint64_t next; /* sequence number of the block it takes next */
+	bool busy;
+	struct lora_hasher *hasher;
+};
+
+struct stream {
+	struct lora_outfile *file;
+	size_t item;	      /* cursor: the next block's item ... */
+	uint64_t offset;      /* ... and bytes into it */
+	uint64_t taken;	      /* sequence number of the next block */
+	struct block **ready; /* by sequence number modulo the number of blocks */
+	struct lane lane[LANES];
+};
+
+struct pipeline {
+	struct lora_plan *plan;
+	bool digests;
+	unsigned workers;
+	size_t block_count;
+	struct block *blocks, *free_block;
+	uint8_t *memory;
+	struct stream *streams;
+	struct lora_scratch *scratch; /* by worker */
+	uint8_t **input;	      /* by worker: BLOCK bytes of the base */
+	struct lora_watch watch;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool failed;
+};
+
+/* How many bytes of an item's output the block at `offset` has. Blocks of a job are whole rows, or
+ * part of one row; the wider of the two types decides, so that the base's bytes fit a buffer too.
+ */
+static uint64_t block_size(const struct lora_item *item, uint64_t offset)
+{
+	const struct lora_job *job = item->job;
+	uint64_t left = item->size - offset, out, in, row, room;
+
+	if (!job || job->raw || left == 0)
+		return left < BLOCK ? left : BLOCK;
+	out = lora_dtype_bits(job->out_type) / 8;
+	in = lora_dtype_bits(job->in_type) / 8;
+	row = job->width * out;
+	room = BLOCK / (in > out ? in : out) * out; /* output bytes of as many elements as fit */
+	if (row <= room)
+		room -= room % row;
+	else if (room > row - offset % row)
+		room = row - offset % row;
+	return left < room ? left : room;
+}
+
+static bool exhausted(const struct stream *stream)
+{
+	return stream->item == stream->file->item_count;
+}
+
+static bool finished(const struct stream *stream)
+{
+	return exhausted(stream) && stream->lane[FILE_LANE].next == stream->taken &&
+	       stream->lane[TENSOR_LANE].next == stream->taken;
+}
+
+/* Of the first `workers` unfinished files, the one whose lanes are least behind. NULL if all are
+ * exhausted. */
+static struct stream *choose_stream(struct pipeline *p)
+{
+	struct stream *best = NULL;
+	uint64_t best_behind = 0;
+	unsigned open = 0;
+
+	for (size_t f = 0; f < p->plan->file_count && open < p->workers; f++) {
+		struct stream *stream = &p->streams[f];
+		uint64_t behind = stream->taken - stream->lane[FILE_LANE].next;
+
+		open += !finished(stream);
+		if (!exhausted(stream) && (!best || behind < best_behind)) {
+			best = stream;
+			best_behind = behind;
+		}
+	}
+	return best;
+}
+
+/* Cuts the next block off a stream; *sequence is its number. Under the lock. */
+static struct block *take_block(struct pipeline *p, struct stream *stream, uint64_t *sequence)
+{
+	struct block *block = p->free_block;
+	struct lora_item *item = &stream->file->items[stream->item];
+
+	p->free_block = block->next;
+	*sequence = stream->taken++;
+	block->item = item;
+	block->offset = stream->offset;
+	block->size = (size_t)block_size(item, stream->offset);
+	block->last = block->offset + block->size == item->size;
+	block->lanes_left = LANES;
+	memset(&block->stats, 0, sizeof(block->stats));
+	stream->offset += block->size;
+	if (block->last) {
+		stream->item++;
+		stream->offset = 0;
+	}
+	return block;
+}
+
+/* Moves an untouched range inside the kernel; *done is false where the file systems cannot. */
+static enum lora_status copy_range(int in, uint64_t from, int out, uint64_t to, size_t size,
+				   const char *path, bool *done, struct lora_error *err)
+{
+	loff_t source = (loff_t)from, target = (loff_t)to;
+
+	*done = false;
+	while (size > 0) {
+		ssize_t n = copy_file_range(in, &source, out, &target, size, 0);
+
+		if (n > 0)
+			size -= (size_t)n;
+		else if (n < 0 && errno == EINTR)
+			continue;
+		else if (n == 0 || errno == EXDEV || errno == EINVAL || errno == ENOSYS ||
+			 errno == EOPNOTSUPP)
+			return LORA_OK; /* written again, the plain way */
+		else
+			return lora__fail_errno(err, "cannot write '%s'", lora__escape(path));
+	}
+	*done = true;
+	return LORA_OK;
+}
+
+static enum lora_status untouched(struct pipeline *p, const struct lora_outfile *file,
+				  struct block *block, struct lora_error *err)
+{
+	const struct lora_tensor *base = block->item->base;
+	const struct lora_file *in = &p->plan->base->shards[base->file].file;
+	uint64_t to = block->item->begin + block->offset;
+	enum lora_status status = LORA_OK;
+	bool copied = file->fd < 0;
+
+	if (!copied)
+		status = copy_range(in->fd, base->begin + block->offset, file->fd, to, block->size,
+				    file->name, &copied, err);
+	if (!status && (p->digests || !copied))
+		status = lora_model_read(p->plan->base, base, block->offset, block->data,
+					 block->size, err);
+	if (!status && !copied)
+		status = lora__write_at(file->fd, file->name, to, block->data, block->size, err);
+	return status;
+}
+
+/* A replacement whose type we do not compute with. */
+static enum lora_status raw_bytes(struct pipeline *p, struct block *block, struct lora_error *err)
+{
+	const struct lora_part *part = block->item->job->replace;
+	const struct lora_adapter *adapter = p->plan->inputs[part->adapter].adapter;
+	const struct lora_tensor *t = &adapter->index.tensors[part->edit->dense.tensor];
+
+	block->stats.changed = block->size; /* bytes: not compared with the base's */
+	return lora__file_read(&adapter->files[t->file], t->begin + block->offset, block->data,
+			       block->size, err);
+}
+
+static enum lora_status computed(struct pipeline *p, unsigned worker, struct block *block,
+				 struct lora_error *err)
+{
+	struct lora_job *job = block->item->job;
+	size_t out = lora_dtype_bits(job->out_type) / 8, in = lora_dtype_bits(job->in_type) / 8;
+	uint64_t first = block->offset / out, count = block->size / out;
+	const void *w = NULL;
+	enum lora_status status = lora__job_load(p->plan, job, err);
+
+	if (!status && job->source != LORA_NO_TENSOR) {
+		w = p->input[worker];
+		status = lora_model_read(p->plan->base, &p->plan->base->index.tensors[job->source],
+					 first * in, p->input[worker], (size_t)count * in, err);
+	}
+	if (!status)
+		status = lora__block_compute(p->plan, job, first, count, w, block->data,
+					     &p->scratch[worker], &block->stats, err);
+	return status;
+}
+
+static enum lora_status make_block(struct pipeline *p, unsigned worker,
+				   const struct lora_outfile *file, struct block *block,
+				   struct lora_error *err)
+{
+	enum lora_status status;
+
+	if (!block->item->job)
+		return untouched(p, file, block, err);
+	status = block->item->job->raw ? raw_bytes(p, block, err) : computed(p, worker, block, err);
+	if (!status && file->fd >= 0)
+		status = lora__write_at(file->fd, file->name, block->item->begin + block->offset,
+					block->data, block->size, err);
+	return status;
+}
+
+/* What the tensor lane does with a block. Only one worker at a time is in a lane. */
+static void pass_tensor_lane(struct pipeline *p, struct lane *lane, struct block *block)
+{
+	struct lora_job *job = block->item->job;
+
+	if (!job)
+		return;
+	lora__stats_add(&job->stats, &block->stats);
+	if (p->digests) {
+		if (block->offset == 0)
+			lora__hasher_reset(lane->hasher);
+		lora__hasher_update(lane->hasher, block->data, block->size);
+		if (block->last)
+			lora__hasher_final(lane->hasher, &job->digest);
+	}
+	if (block->last)
+		lora__job_unload(job);
+}
+
+/* A lane that can move: *stream, *lane; NULL block if none. Under the lock; marks the lane busy. */
+static struct block *choose_lane(struct pipeline *p, struct stream **stream, unsigned *lane)
+{
+	for (size_t f = 0; f < p->plan->file_count; f++)
+		for (unsigned l = 0; l < LANES; l++) {
+			struct lane *candidate = &p->streams[f].lane[l];
+			struct block *block;
+
+			if (candidate->busy || candidate->next == p->streams[f].taken)
+				continue;
+			block = p->streams[f].ready[candidate->next % p->block_count];
+			if (!block)
+				continue;
+			candidate->busy = true;
+			*stream = &p->streams[f];
+			*lane = l;
+			return block;
+		}
+	return NULL;
+}
+
+/* Under the lock, as are all the callers of the steps below; dropped while bytes move. */
+static void move_lane(struct pipeline *p, struct stream *stream, unsigned l, struct block *block)
+{
+	struct lane *lane = &stream->lane[l];
+
+	pthread_mutex_unlock(&p->lock);
+	if (l == TENSOR_LANE)
+		pass_tensor_lane(p, lane, block);
+	else if (p->digests)
+		lora__hasher_update(lane->hasher, block->data, block->size);
+	pthread_mutex_lock(&p->lock);
+	if (--block->lanes_left == 0) {
+		stream->ready[lane->next % p->block_count] = NULL;
+		block->next = p->free_block;
+		p->free_block = block;
+	}
+	lane->next++;
+	lane->busy = false;
+	pthread_cond_broadcast(&p->changed);
+}
+
+static enum lora_status move_block(struct pipeline *p, unsigned worker, struct stream *stream,
+				   struct lora_error *err)
+{
+	uint64_t sequence;
+	struct block *block = take_block(p, stream, &sequence);
+	enum lora_status status;
+
+	pthread_mutex_unlock(&p->lock);
+	status = make_block(p, worker, stream->file, block, err);
+	if (!status)
+		status = lora__watch_add(&p->watch, block->size, err);
+	pthread_mutex_lock(&p->lock);
+	if (status)
+		p->failed = true;
+	else
+		stream->ready[sequence % p->block_count] = block;
+	pthread_cond_broadcast(&p->changed);
+	return status;
+}
+
+static bool all_finished(const struct pipeline *p)
+{
+	for (size_t f = 0; f < p->plan->file_count; f++)
+		if (!finished(&p->streams[f]))
+			return false;
+	return true;
+}
+
+static enum lora_status work(void *user, size_t item, unsigned worker, struct lora_error *err)
+{
+	struct pipeline *p = user;
+	enum lora_status status = LORA_OK;
+
+	(void)item;
+	pthread_mutex_lock(&p->lock);
+	while (!status && !p->failed && !all_finished(p)) {
+		struct stream *stream = NULL;
+		unsigned lane = 0;
+		struct block *block = choose_lane(p, &stream, &lane);
+
+		if (block) {
+			move_lane(p, stream, lane, block);
+			continue;
+		}
+		stream = p->free_block ? choose_stream(p) : NULL;
+		if (stream)
+			status = move_block(p, worker, stream, err);
+		else
+			pthread_cond_wait(&p->changed, &p->lock);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return status;
+}
+
+static enum lora_status init_stream(struct pipeline *p, size_t f, struct lora_error *err)
+{
+	struct stream *stream = &p->streams[f];
+
+	stream->file = &p->plan->files[f];
+	stream->ready = calloc(p->block_count, sizeof(*stream->ready));
+	if (!stream->ready)
+		return lora__fail_memory(err);
+	for (unsigned l = 0; l < LANES && p->digests; l++) {
+		stream->lane[l].hasher = lora__hasher_new();
+		if (!stream->lane[l].hasher)
+			return lora__fail_memory(err);
+	}
+	return LORA_OK;
+}
+
+static enum lora_status init_workers(struct pipeline *p, struct lora_error *err)
+{
+	p->block_count = 2 * (size_t)p->workers + 6;
+	p->blocks = calloc(p->block_count, sizeof(*p->blocks));
+	p->memory = malloc((p->block_count + p->workers) * (size_t)BLOCK);
+	p->input = calloc(p->workers, sizeof(*p->input));
+	p->scratch = calloc(p->workers, sizeof(*p->scratch));
+	p->streams = calloc(p->plan->file_count, sizeof(*p->streams));
+	if (!p->blocks || !p->memory || !p->input || !p->scratch || !p->streams)
+		return lora__fail_memory(err);
+	for (size_t b = 0; b < p->block_count; b++) {
+		p->blocks[b].data = p->memory + b * BLOCK;
+		p->blocks[b].next = p->free_block;
+		p->free_block = &p->blocks[b];
+	}
+	for (unsigned w = 0; w < p->workers; w++) {
+		enum lora_status status = lora__scratch_init(&p->scratch[w], err);
+
+		p->input[w] = p->memory + (p->block_count + w) * BLOCK;
+		if (status)
+			return status;
+	}
+	return LORA_OK;
+}
+
+/* The head goes first: it is hashed before any block. */
+static enum lora_status write_head(struct pipeline *p, size_t f, struct lora_error *err)
+{
+	struct lora_outfile *file = &p->plan->files[f];
+	const uint8_t *head = file->head ? file->head : p->plan->base->shards[f].head;
+
+	if (p->digests)
+		lora__hasher_update(p->streams[f].lane[FILE_LANE].hasher, head, file->head_size);
+	return file->fd < 0 ? LORA_OK
+			    : lora__write_at(file->fd, file->name, 0, head, file->head_size, err);
+}
+
+static enum lora_status gain_work(void *user, size_t item, unsigned worker, struct lora_error *err)
+{
+	struct pipeline *p = user;
+	struct lora_job *job = &p->plan->jobs[item];
+	enum lora_status status;
+
+	if (!job->dora || job->dropped)
+		return LORA_OK;
+	status = lora__job_load(p->plan, job, err);
+	if (!status)
+		status = lora__job_gain(p->plan, job, &p->scratch[worker], err);
+	lora__job_unload(job);
+	return status;
+}
+
+static void finish_digests(struct pipeline *p)
+{
+	for (size_t f = 0; f < p->plan->file_count; f++) {
+		struct lora_outfile *file = &p->plan->files[f];
+
+		lora__hasher_final(p->streams[f].lane[FILE_LANE].hasher, &file->digest);
+		for (size_t i = 0; i < file->item_count; i++) {
+			struct lora_item *item = &file->items[i];
+			size_t base =
+			    item->base ? (size_t)(item->base - p->plan->base->index.tensors) : 0;
+
+			item->digest =
+			    item->job ? item->job->digest : p->plan->base->tensor_sha256[base];
+		}
+	}
+}
+
+static void fini(struct pipeline *p)
+{
+	for (size_t f = 0; p->streams && f < p->plan->file_count; f++) {
+		free(p->streams[f].ready);
+		for (unsigned l = 0; l < LANES; l++)
+			lora__hasher_free(p->streams[f].lane[l].hasher);
+	}
+	for (unsigned w = 0; p->scratch && w < p->workers; w++)
+		lora__scratch_fini(&p->scratch[w]);
+	free(p->blocks);
+	free(p->memory);
+	free(p->input);
+	free(p->scratch);
+	free(p->streams);
+	lora__watch_fini(&p->watch);
+	pthread_cond_destroy(&p->changed);
+	pthread_mutex_destroy(&p->lock);
+}
+
+enum lora_status lora__pipeline_run(struct lora_plan *plan, bool digests, struct lora_error *err)
+{
+	struct pipeline p = {.plan = plan, .digests = digests};
+	enum lora_status status;
+
+	p.workers = plan->options->threads ? plan->options->threads : lora__cores();
+	pthread_mutex_init(&p.lock, NULL);
+	pthread_cond_init(&p.changed, NULL);
+	lora__watch_init(&p.watch, plan->observer, "merge", plan->bytes);
+	status = init_workers(&p, err);
+	for (size_t f = 0; f < plan->file_count && !status; f++) {
+		status = init_stream(&p, f, err);
+		if (!status)
+			status = write_head(&p, f, err);
+	}
+	if (!status)
+		status = lora__parallel(p.workers, plan->job_count, gain_work, &p, err);
+	if (!status)
+		status = lora__parallel(p.workers, p.workers, work, &p, err);
+	if (!status && digests)
+		finish_digests(&p);
+	fini(&p);
+	return status;
+}

@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* merge/sidecar.c - config, tokenizer, licence and what else stands beside the weights.
+ *
+ * 1. A merged model is a directory like the base: its other regular files are copied byte for byte,
+ * in subdirectories too.
+ * 2. Not copied, with a note: weights in other files or formats (they would still be the base's),
+ * receipts, undo records and signatures (they would be false), symbolic links to directories, and
+ * anything that is no regular file.
+ * 3. config.json and the shard index change only where the plan says so.
+ * 4. Nothing comes from an adapter's directory but its tokenizer, and that only when asked.
+ */
+#include "merge/sidecar.h"
+
+#include "base/error.h"
+#include "base/watch.h"
+#include "merge/patch.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COPY_LIMIT                                                                                 \
+	(1ull << 31)  /* bytes of one file: a tokenizer has tens of megabytes; more than this is   \
+			 weights */
+#define DEPTH_LIMIT 8 /* of subdirectories */
+#define COPY_STEP   (1u << 18) /* bytes at a time */
+
+static const char *const tokenizer_files[] = {
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "tiktoken.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "sentencepiece.bpe.model",
+    "preprocessor_config.json",
+    NULL,
+};
+
+static const char *const weight_suffixes[] = {
+    ".safetensors", ".bin",  ".pt",	   ".pth", ".ckpt",   ".h5", ".msgpack",    ".gguf",
+    ".ggml",	    ".onnx", ".onnx_data", ".npz", ".tflite", ".ot", ".index.json", NULL,
+};
+
+static const char *const false_suffixes[] = {".minisig", ".receipt.json", ".undo", ".lora", NULL};
+static const char *const false_names[] = {
+    "loractl-receipt.json", "loractl-files.json", ".git", ".cache", ".huggingface", NULL};
+
+static bool one_of(const char *name, const char *const *names)
+{
+	for (; *names; names++)
+		if (strcmp(name, *names) == 0)
+			return true;
+	return false;
+}
+
+static bool ends_in(const char *name, const char *const *suffixes)
+{
+	size_t length = strlen(name);
+
+	for (; *suffixes; suffixes++) {
+		size_t n = strlen(*suffixes);
+
+		if (length >= n && strcmp(name + length - n, *suffixes) == 0)
+			return true;
+	}
+	return false;
+}
+
+static enum lora_status copy_file(const char *from, struct lora_output *output, const char *name,
+				  struct lora_error *err)
+{
+	struct lora_file file = LORA_FILE_INIT;
+	uint8_t *step = malloc(COPY_STEP);
+	enum lora_status status = step ? lora__file_open(&file, from, err) : lora__fail_memory(err);
+	int fd = -1;
+
+	if (!status && file.size > COPY_LIMIT)
+		status = lora__fail(err, LORA_INPUT,
+				    "'%s' has %" PRIu64
+				    " bytes: too large to belong beside weights: move it away",
+				    lora__escape(from), file.size);
+	if (!status)
+		status = lora__output_file(output, name, 0, &fd, err);
+	for (uint64_t at = 0; !status && at < file.size;) {
+		size_t n = file.size - at < COPY_STEP ? (size_t)(file.size - at) : COPY_STEP;
+
+		status = lora__file_read(&file, at, step, n, err);
+		if (!status)
+			status = lora__write_at(fd, name, at, step, n, err);
+		at += n;
+	}
+	if (!status)
+		status = lora__file_unchanged(&file, err);
+	if (!status)
+		status = lora__output_finish(output, fd, err);
+	lora__file_close(&file);
+	free(step);
+	return status;
+}
+
+static enum lora_status write_text(struct lora_output *output, const char *name,
+				   const struct lora_text *text, struct lora_error *err)
+{
+	int fd = -1;
+	enum lora_status status = lora__output_file(output, name, 0, &fd, err);
+
+	if (!status)
+		status = lora__write_at(fd, name, 0, text->data, text->size, err);
+	return status ? status : lora__output_finish(output, fd, err);
+}
+
+/* The config object that holds `key`: the root, or text_config of a model with several towers. */
+static const char *config_object(const struct lora_plan *plan, const char *key)
+{
+	const struct lora_json *inner = lora__json_get(plan->base->config, "text_config");
+
+	return !lora__json_get(plan->base->config, key) && lora__json_get(inner, key)
+		   ? "text_config"
+		   : NULL;
+}
+
+static enum lora_status write_config(const struct lora_plan *plan, struct lora_output *output,
+				     struct lora_error *err)
+{
+	struct lora_text text = {NULL, 0};
+	enum lora_status status;
+	char number[32];
+
+	if (!plan->base->config_text)
+		return LORA_OK;
+	status = lora__text_copy(&text, plan->base->config_text, plan->base->config_size, err);
+	if (!status && plan->untie)
+		status = lora__text_set(&text, config_object(plan, "tie_word_embeddings"),
+					"tie_word_embeddings", "false", err);
+	if (!status && plan->vocab_size) {
+		snprintf(number, sizeof(number), "%" PRIu64, plan->vocab_size);
+		status = lora__text_set(&text, config_object(plan, "vocab_size"), "vocab_size",
+					number, err);
+	}
+	if (!status)
+		status = write_text(output, "config.json", &text, err);
+	else
+		lora__context(err, status, "config.json");
+	lora__text_fini(&text);
+	return status;
+}
+
+/* `"name"` with what JSON needs escaped; malloc'd. */
+static char *quoted(const char *name)
+{
+	struct lora_json_writer *writer = lora_json_writer_new(LORA_JSON_COMPACT);
+	const char *text;
+	size_t length;
+	char *copy = NULL;
+
+	lora_json_string(writer, name);
+	if (writer && lora_json_writer_text(writer, &text, &length, NULL) == LORA_OK)
+		copy = strdup(text);
+	lora_json_writer_free(writer);
+	return copy;
+}
+
+static enum lora_status set_total_size(const struct lora_plan *plan, struct lora_text *text,
+				       struct lora_error *err)
+{
+	const struct lora_json *metadata = lora__json_get(plan->base->index_json, "metadata");
+	uint64_t old = 0, now = 0;
+	char number[32];
+
+	for (size_t i = 0; i < plan->base->index.count; i++)
+		old += plan->base->index.tensors[i].size;
+	for (size_t f = 0; f < plan->file_count; f++)
+		for (size_t i = 0; i < plan->files[f].item_count; i++)
+			now += plan->files[f].items[i].size;
+	if (old == now || !lora__json_get(metadata, "total_size"))
+		return LORA_OK;
+	snprintf(number, sizeof(number), "%" PRIu64, now);
+	return lora__text_set(text, "metadata", "total_size", number, err);
+}
+
+static enum lora_status write_index(const struct lora_plan *plan, struct lora_output *output,
+				    struct lora_error *err)
+{
+	struct lora_text text = {NULL, 0};
+	enum lora_status status;
+
+	if (!plan->base->index_text)
+		return LORA_OK;
+	status = lora__text_copy(&text, plan->base->index_text, plan->base->index_size, err);
+	if (!status)
+		status = set_total_size(plan, &text, err);
+	for (size_t i = 0; i < plan->added_count && !status; i++) {
+		char *file = quoted(plan->files[plan->file_count - 1].name),
+		     *name = quoted(plan->added[i]);
+
+		if (!file || !name)
+			status = lora__fail_memory(err);
+		else {
+			name[strlen(name) - 1] = '\0'; /* lora__text_set puts the quotes */
+			status = lora__text_set(&text, "weight_map", name + 1, file, err);
+		}
+		free(file);
+		free(name);
+	}
+	if (!status)
+		status = write_text(output, "model.safetensors.index.json", &text, err);
+	lora__text_fini(&text);
+	return status;
+}
+
+/* Is this file of the base's top directory written by somebody else here, or left behind? */
+static bool skipped(const struct lora_plan *plan, const char *name, bool top)
+{
+	if (one_of(name, false_names) || ends_in(name, false_suffixes))
+		return true;
+	if (top &&
+	    (strcmp(name, "config.json") == 0 || strcmp(name, "model.safetensors.index.json") == 0))
+		return true;
+	for (size_t f = 0; f < plan->file_count && top; f++)
+		if (strcmp(name, plan->files[f].name) == 0)
+			return true;
+	if (ends_in(name, weight_suffixes)) {
+		lora__note(plan->observer, LORA_NOTE_INFO,
+			   "not copied: '%s': it may hold weights of the base", lora__escape(name));
+		return true;
+	}
+	return top && plan->options->adapter_tokenizer && one_of(name, tokenizer_files);
+}
+
+static enum lora_status copy_directory(const struct lora_plan *plan, struct lora_output *output,
+				       const char *path, const char *inside, int depth,
+				       struct lora_error *err);
+
+static enum lora_status copy_entry(const struct lora_plan *plan, struct lora_output *output,
+				   const char *path, const char *inside, const struct dirent *entry,
+				   int depth, struct lora_error *err)
+{
+	char *from = lora__path_join(path, entry->d_name),
+	     *name = *inside ? lora__path_join(inside, entry->d_name) : strdup(entry->d_name);
+	enum lora_path_kind kind = LORA_PATH_OTHER;
+	struct stat link = {0};
+	enum lora_status status =
+	    from && name ? lora__path_kind(from, &kind, err) : lora__fail_memory(err);
+
+	if (!status && kind == LORA_PATH_DIRECTORY && lstat(from, &link) == 0 &&
+	    !S_ISLNK(link.st_mode) && depth < DEPTH_LIMIT)
+		status = copy_directory(plan, output, from, name, depth + 1, err);
+	else if (!status && kind == LORA_PATH_FILE)
+		status = copy_file(from, output, name, err);
+	else if (!status)
+		lora__note(plan->observer, LORA_NOTE_INFO, "not copied: '%s': no regular file",
+			   lora__escape(name));
+	free(from);
+	free(name);
+	return status;
+}
+
+static enum lora_status copy_directory(const struct lora_plan *plan, struct lora_output *output,
+				       const char *path, const char *inside, int depth,
+				       struct lora_error *err)
+{
+	DIR *dir = opendir(path);
+	enum lora_status status =
+	    dir ? LORA_OK : lora__fail_errno(err, "cannot list '%s'", lora__escape(path));
+
+	while (!status) {
+		struct dirent *entry;
+
+		errno = 0;
+		entry = readdir(dir);
+		if (!entry) {
+			if (errno)
+				status =
+				    lora__fail_errno(err, "cannot list '%s'", lora__escape(path));
+			break;
+		}
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+		    !skipped(plan, entry->d_name, depth == 0))
+			status = copy_entry(plan, output, path, inside, entry, depth, err);
+	}
+	if (dir)
+		closedir(dir);
+	return status;
+}
+
+/* The one adapter that brings a tokenizer; LORA_INPUT if none or several do. */
+static enum lora_status copy_tokenizer(const struct lora_plan *plan, struct lora_output *output,
+				       struct lora_error *err)
+{
+	const struct lora_adapter *owner = NULL;
+	enum lora_status status = LORA_OK;
+
+	for (size_t a = 0; a < plan->input_count; a++)
+		for (const char *const *name = tokenizer_files; *name && !status; name++) {
+			const struct lora_adapter *adapter = plan->inputs[a].adapter;
+			char *from = lora__path_join(adapter->path, *name);
+			enum lora_path_kind kind = LORA_PATH_ABSENT;
+
+			status = from ? lora__path_kind(from, &kind, err) : lora__fail_memory(err);
+			if (!status && kind == LORA_PATH_FILE) {
+				if (owner && owner != adapter)
+					status = lora__fail(err, LORA_INPUT,
+							    "two adapters bring a tokenizer: '%s', "
+							    "'%s': use --tokenizer base",
+							    lora__escape(owner->name),
+							    lora__escape(adapter->name));
+				else
+					status = copy_file(from, output, *name, err);
+				owner = adapter;
+			}
+			free(from);
+		}
+	if (!status && !owner)
+		status = lora__fail(err, LORA_INPUT,
+				    "no adapter brings a tokenizer: use --tokenizer base");
+	return status;
+}
+
+static enum lora_status differs(const char *x, const char *y, bool *different,
+				struct lora_error *err)
+{
+	char *a = NULL, *b = NULL;
+	size_t an = 0, bn = 0;
+	enum lora_status status = lora__file_slurp(x, COPY_LIMIT, &a, &an, err);
+
+	if (!status)
+		status = lora__file_slurp(y, COPY_LIMIT, &b, &bn, err);
+	*different = an != bn || (a && b && memcmp(a, b, an) != 0);
+	free(a);
+	free(b);
+	return status;
+}
+
+enum lora_status lora__tokenizer_note(const struct lora_plan *plan, struct lora_error *err)
+{
+	enum lora_status status = LORA_OK;
+
+	for (size_t a = 0;
+	     a < plan->input_count && plan->base->directory && !plan->options->adapter_tokenizer;
+	     a++)
+		for (const char *const *name = tokenizer_files; *name && !status; name++) {
+			char *theirs = lora__path_join(plan->inputs[a].adapter->path, *name),
+			     *ours = lora__path_join(plan->base->path, *name);
+			enum lora_path_kind x = LORA_PATH_ABSENT, y = LORA_PATH_ABSENT;
+			bool different = false;
+
+			status = theirs && ours ? lora__path_kind(theirs, &x, err)
+						: lora__fail_memory(err);
+			if (!status)
+				status = lora__path_kind(ours, &y, err);
+			if (!status && x == LORA_PATH_FILE && y == LORA_PATH_FILE)
+				status = differs(theirs, ours, &different, err);
+			if (!status && x == LORA_PATH_FILE && (y != LORA_PATH_FILE || different))
+				lora__note(plan->observer, LORA_NOTE_WARNING,
+					   "'%s' of adapter '%s' differs from the base's, which is "
+					   "kept (--tokenizer adapter takes it)",
+					   *name, lora__escape(plan->inputs[a].adapter->name));
+			free(theirs);
+			free(ours);
+		}
+	return status;
+}
+
+enum lora_status lora__sidecars_write(const struct lora_plan *plan, struct lora_output *output,
+				      struct lora_error *err)
+{
+	enum lora_status status = write_config(plan, output, err);
+
+	if (!status)
+		status = write_index(plan, output, err);
+	if (!status)
+		status = copy_directory(plan, output, plan->base->path, "", 0, err);
+	if (!status && plan->options->adapter_tokenizer)
+		status = copy_tokenizer(plan, output, err);
+	return status;
+}

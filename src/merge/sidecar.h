@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* merge/sidecar.h - the files of a model directory that are not its weights. */
+#ifndef LORA_MERGE_SIDECAR_H
+#define LORA_MERGE_SIDECAR_H
+
+#include "merge/plan.h"
+
+/* Copies the base's other files into the output (config and shard index with the plan's changes),
+ * the tokenizer from the adapter if asked. What is left behind is noted. */
+enum lora_status lora__sidecars_write(const struct lora_plan *plan, struct lora_output *output,
+				      struct lora_error *err);
+/* Notes whether an adapter brings a tokenizer that differs from the base's. */
+enum lora_status lora__tokenizer_note(const struct lora_plan *plan, struct lora_error *err);
+
+#endif
