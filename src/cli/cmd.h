@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cli/cmd.h - what a command is, and what it is given to run.
  *
- * A command is one file, cmd_NAME.c, that holds: its args struct, its option table, its run function,
- * and last `const struct cmd cmd_NAME`, which commands.def lists. Nothing else has to know it: the
- * parser, `-h`, the manual page and the completions are made from that struct.
+ * A command is one file, cmd_NAME.c, that holds: its args struct, its option table, its run
+ * function, and last `const struct cmd cmd_NAME`, which commands.def lists. Nothing else has to
+ * know it: the parser, `-h`, the manual page and the completions are made from that struct.
  *
  * A command writes its result to ui_out() and returns the status that is the exit code; failures go
  * through ui_fail(), which prints the one line. It composes operations of the library and holds
@@ -68,10 +68,10 @@ struct cmd_globals {
 
 /* Commands in the order of commands.def; NULL behind the last. */
 const struct cmd *cmd_at(size_t i);
-/* By name; NULL if there is none. */
+/* By name, the hidden ones too; NULL if there is none. */
 const struct cmd *cmd_find(const char *name);
-/* The nearest listed name, or NULL. */
-const char *cmd_suggest(const char *name);
+/* The same; where there is none, LORA_USAGE with a message that names the nearest. */
+enum lora_status cmd_lookup(const char *name, const struct cmd **out, struct lora_error *err);
 
 /* The option tables that apply to a command, its own first (cmd may be NULL: `loractl` itself).
  * Returns how many of the three places were filled. */
@@ -79,15 +79,20 @@ const char *cmd_suggest(const char *name);
 size_t cmd_sets(const struct cmd *cmd, void *args, struct cmd_globals *globals,
 		struct opt_set sets[CMD_SETS]);
 
-/* help.c: the short help of a command, or the overview for NULL, at most 80 columns wide. */
+/* What the whole program is for: one phrase, as struct cmd's summary. */
+#define PROGRAM_SUMMARY "Inspect and merge LoRA adapters"
+
+/* help.c: the short help of a command, the list of commands, and two lines for whoever typed
+ * nothing; all at most 80 columns wide. */
 void help_command(FILE *out, const struct cmd *cmd);
 void help_overview(FILE *out);
 void help_usage(FILE *out);
-/* "BASE ADAPTER[:WEIGHT]... -o OUT", truncated to size. */
-const char *help_synopsis(const struct cmd *cmd, char *buffer, size_t size);
 
-/* doc.c and complete.c: what `loractl __doc` prints. body may be NULL. */
-enum lora_status doc_man(FILE *out, const char *name, FILE *body, struct lora_error *err);
+/* The help of an option with its default behind it, as `-h` and the manual page print it; cut to
+ * size. */
+const char *help_of_option(const struct opt *opt, char *buffer, size_t size);
+
+/* complete.c: completion scripts. */
 void complete_bash(FILE *out);
 void complete_zsh(FILE *out);
 void complete_fish(FILE *out);

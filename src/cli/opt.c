@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cli/opt.c - reading a command line by its option tables
  *
- * The rules (1) to (5) are in opt.h; the code cites them. The parser keeps no state but struct
- * opt_scan and the `seen` bits of the sets, so that one line can be read in two steps: the global
- * options in front of the command's name first, the rest with the command's table beside them.
+ * The rules 1 to 5 are in opt.h; the code cites them as (1) to (5). The parser keeps no state but
+ * struct opt_scan and the `seen` bits of the sets, so that one line can be read in two steps: the
+ * global options in front of the command's name first, the rest with the command's table beside
+ * them.
  *
  * Numbers are stricter than strtod and strtoull: no white space, no hexadecimal, no "inf", no sign
  * where none is meant, nothing behind the digits, nothing out of range.
@@ -116,10 +117,11 @@ static enum lora_status set_u64(const struct opt *opt, uint64_t *at, const char 
 	}
 	if (opt->max)
 		return opt_fail(err, LORA_USAGE,
-				"bad value '%s': option '%s': use a whole number from %llu to %llu", text,
-				spelt, (unsigned long long)opt->min, (unsigned long long)max);
-	return opt_fail(err, LORA_USAGE, "bad value '%s': option '%s': use a whole number from %llu on",
-			text, spelt, (unsigned long long)opt->min);
+				"bad value '%s': option '%s': use a whole number from %llu to %llu",
+				text, spelt, (unsigned long long)opt->min, (unsigned long long)max);
+	return opt_fail(err, LORA_USAGE,
+			"bad value '%s': option '%s': use a whole number from %llu on", text, spelt,
+			(unsigned long long)opt->min);
 }
 
 static enum lora_status set_double(const struct opt *opt, double *at, const char *text,
@@ -134,8 +136,8 @@ static enum lora_status set_double(const struct opt *opt, double *at, const char
 	}
 	if (bounded)
 		return opt_fail(err, LORA_USAGE,
-				"bad value '%s': option '%s': use a number from %g to %g", text, spelt,
-				opt->low, opt->high);
+				"bad value '%s': option '%s': use a number from %g to %g", text,
+				spelt, opt->low, opt->high);
 	return opt_fail(err, LORA_USAGE, "bad value '%s': option '%s': use a decimal number", text,
 			spelt);
 }
@@ -183,7 +185,8 @@ static enum lora_status set_value(const struct opt *opt, void *values, const cha
 		return LORA_OK;
 	case OPT_PATH:
 		if (*text == '\0')
-			return opt_fail(err, LORA_USAGE, "bad value '': option '%s': give a path", spelt);
+			return opt_fail(err, LORA_USAGE, "bad value '': option '%s': give a path",
+					spelt);
 		*(const char **)at = text;
 		return LORA_OK;
 	case OPT_STRING:
@@ -242,7 +245,8 @@ static bool is_option(struct opt_scan *scan, const char *argument)
 		return false;
 	if (argument[1] != '-')
 		return find_letter(scan, argument[1], &hit);
-	return argument[2] == '\0' || find_long(scan, argument + 2, strcspn(argument + 2, "="), &hit);
+	return argument[2] == '\0' ||
+	       find_long(scan, argument + 2, strcspn(argument + 2, "="), &hit);
 }
 
 /* word has no dashes. */
@@ -262,8 +266,8 @@ static enum lora_status unknown(struct opt_scan *scan, const char *argument, con
 	snprintf(name, sizeof(name), "%.*s", (int)strcspn(word, "="), word);
 	near = suggest(name, names, count);
 	if (near)
-		return opt_fail(err, LORA_USAGE, "unknown option '%.*s': did you mean '--%s'?", shown,
-				argument, near);
+		return opt_fail(err, LORA_USAGE, "unknown option '%.*s': did you mean '--%s'?",
+				shown, argument, near);
 	return opt_fail(err, LORA_USAGE, "unknown option '%.*s': '-h' lists the options", shown,
 			argument);
 }
@@ -299,14 +303,16 @@ static enum lora_status detached(struct opt_scan *scan, const struct hit *hit, c
 	*text = scan->argv[scan->next];
 	if (is_option(scan, *text))
 		return opt_fail(err, LORA_USAGE,
-				"option '%s' needs a value, and '%s' is an option: write '--%s=%s' if it is meant",
+				"option '%s' needs a value, and '%s' is an option: write '--%s=%s' "
+				"if it is meant",
 				hit->spelt, *text, hit->opt->name, *text);
 	scan->next++;
 	return LORA_OK;
 }
 
 /* argument is "--NAME" or "--NAME=VALUE". */
-static enum lora_status scan_long(struct opt_scan *scan, const char *argument, struct lora_error *err)
+static enum lora_status scan_long(struct opt_scan *scan, const char *argument,
+				  struct lora_error *err)
 {
 	size_t length = strcspn(argument + 2, "=");
 	const char *text = argument[2 + length] == '=' ? argument + 2 + length + 1 : NULL;

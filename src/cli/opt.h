@@ -17,12 +17,13 @@
  *	OPT_LIST    struct opt_list  every value, in order: the one kind that may be repeated
  *
  * Syntax, the same for every command:
- * (1) options stand before, between or after the operands; `--` ends them; a lone `-` is an operand.
- * (2) `--name=V`, `--name V`, `-oV` and `-o V` mean the same; flags may share a dash (`-qv`).
- * (3) a prefix of a name is not that option: a script must not change its meaning when one is added.
- * (4) an option with one value is given once; twice is an error, never "the last one wins".
- * (5) a detached value that is itself an option of the command is an error (`-o --force` forgot the
- *     value); the attached spelling takes any text.
+ *
+ * 1. Options stand before, between or after the operands; `--` ends them; a lone `-` is an operand.
+ * 2. `--name=V`, `--name V`, `-oV` and `-o V` mean the same; flags may share a dash (`-qv`).
+ * 3. A prefix of a name is not that option: a script must not change its meaning when one is added.
+ * 4. An option with one value is given once; twice is an error, never "the last one wins".
+ * 5. A detached value that is itself an option of the command is an error (`-o --force` forgot the
+ *    value); the attached spelling takes any text.
  */
 #ifndef LORA_CLI_OPT_H
 #define LORA_CLI_OPT_H
@@ -48,6 +49,7 @@ enum opt_hint {
 	HINT_NONE,
 	HINT_FILE,
 	HINT_DIR,
+	HINT_COMMAND,
 };
 
 enum opt_flags {
@@ -62,24 +64,24 @@ struct opt_list {
 
 struct opt {
 	enum opt_kind kind;
-	char letter;		/* of the short option, or 0 */
-	const char *name;	/* of the long option, without dashes; NULL ends the table */
-	const char *metavar;	/* name of the value; OPT_CHOICE without one shows its choices */
-	const char *help;	/* one phrase, plain ASCII, no full stop: `-h` and the manual page */
-	const char *detail;	/* whole sentences for the manual page alone; or NULL */
-	size_t at;		/* offsetof(struct NAME_args, field) */
+	char letter;	     /* of the short option, or 0 */
+	const char *name;    /* of the long option, without dashes; NULL ends the table */
+	const char *metavar; /* name of the value; OPT_CHOICE without one shows its choices */
+	const char *help;    /* one phrase, plain ASCII, no full stop: `-h` and the manual page */
+	const char *detail;  /* whole sentences for the manual page alone; or NULL */
+	size_t at;	     /* offsetof(struct NAME_args, field) */
 	const char *const *choices; /* OPT_CHOICE: ends with NULL */
-	const char *def;	/* the default, as text: it is parsed and printed; or NULL */
-	const char *otherwise;	/* printed where there is no def: what happens without the option */
-	uint64_t min, max;	/* OPT_U64, inclusive; a max of 0 is none */
-	double low, high;	/* OPT_DOUBLE, inclusive; both 0 is no bound */
+	const char *def;	    /* the default, as text: it is parsed and printed; or NULL */
+	const char *otherwise; /* printed where there is no def: what happens without the option */
+	uint64_t min, max;     /* OPT_U64, inclusive; a max of 0 is none */
+	double low, high;      /* OPT_DOUBLE, inclusive; both 0 is no bound */
 	enum opt_hint hint;
-	unsigned flags;		/* of enum opt_flags */
-	const char *unless;	/* OPT_REQUIRED: name of a flag in the same table; or NULL */
+	unsigned flags;	    /* of enum opt_flags */
+	const char *unless; /* OPT_REQUIRED: name of a flag in the same table; or NULL */
 };
 
-/* One table, the struct that its values go to, and which of its options were given (bit i is option i:
- * a table holds at most OPT_MAX). */
+/* One table, the struct that its values go to, and which of its options were given (bit i is option
+ * i: a table holds at most OPT_MAX). */
 #define OPT_MAX 64
 
 struct opt_set {
@@ -120,6 +122,6 @@ const char *opt_metavar(const struct opt *opt, char *buffer, size_t size);
 
 /* Sets err, which must not be NULL, and returns status. */
 enum lora_status opt_fail(struct lora_error *err, enum lora_status status, const char *format, ...)
-	LORA_PRINTF(3, 4);
+    LORA_PRINTF(3, 4);
 
 #endif

@@ -8,7 +8,8 @@
  *               d[i][j] = min of  d[i-1][j] + 1                      delete
  *                                 d[i][j-1] + 1                      insert
  *                                 d[i-1][j-1] + (a[i-1] != b[j-1])   keep or replace
- *                                 d[i-2][j-2] + 1                    swap, if the last two are crossed
+ *                                 d[i-2][j-2] + 1                    swap, if the last two are
+ * crossed
  *
  *           Only three rows are alive at a time.
  * Policy    a third of the longer word may be wrong, and one edit always may. A word cut short
@@ -20,7 +21,7 @@
 
 #include "suggest.h"
 
-#define WORD_MAX 63
+#define WORD_MAX   63
 #define PREFIX_MIN 3
 
 static size_t min2(size_t a, size_t b)

@@ -4,10 +4,11 @@
  * A line for stderr is put together first and written in one call, so that the lines of several
  * processes on one terminal stay whole.
  *
- * Was the result written? stdio keeps what it could not write and forgets why. So ui_finish() flushes,
- * looks at the stream's error mark, and closes it too, since some file systems report a full
- * disk only then. A pipe whose reader has gone is told apart by asking the descriptor (poll: POLLERR),
- * because errno of an early failed write is lost by then; `loractl ... | head` is no failure.
+ * Was the result written? stdio keeps what it could not write and forgets why. So ui_finish()
+ * flushes, looks at the stream's error mark, and closes it too, since some file systems report a
+ * full disk only then. A pipe whose reader has gone is told apart by asking the descriptor (poll:
+ * POLLERR), because errno of an early failed write is lost by then; `loractl ... | head` is no
+ * failure.
  *
  * Tested by tests/unit/test_ui.c, tests/cli/frame_streams.sh
  */
@@ -52,8 +53,10 @@ void ui_set_color(struct ui *ui, enum ui_color color)
 	const char *term = getenv("TERM");
 	bool wanted = !(no_color && *no_color) && term && strcmp(term, "dumb") != 0;
 
-	ui->out_color = color == UI_COLOR_ALWAYS || (color == UI_COLOR_AUTO && wanted && ui->out_tty);
-	ui->err_color = color == UI_COLOR_ALWAYS || (color == UI_COLOR_AUTO && wanted && ui->err_tty);
+	ui->out_color =
+	    color == UI_COLOR_ALWAYS || (color == UI_COLOR_AUTO && wanted && ui->out_tty);
+	ui->err_color =
+	    color == UI_COLOR_ALWAYS || (color == UI_COLOR_AUTO && wanted && ui->err_tty);
 }
 
 FILE *ui_out(struct ui *ui)

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cli/ui.h - everything that reaches the user: results, error lines, notes, progress, tables.
  *
- * stdout carries the result, stderr everything else. (1) An error is one line, `loractl COMMAND: what:
- * where: what to do`. (2) No control character that came from a file or from argv reaches a
- * terminal: every line and every cell passes ui_escape(). (3) A progress bar is erased before anything
- * else is printed. (4) A result that could not be written is a failure, found at the latest at exit;
- * but a reader who closes the pipe had enough: that is none.
+ * stdout carries the result, stderr everything else.
+ *
+ * 1. An error is one line, `loractl COMMAND: what: where: what to do`.
+ * 2. No control character that came from a file or from argv reaches a terminal: every line and
+ *    every cell passes ui_escape().
+ * 3. A progress bar is erased before anything else is printed.
+ * 4. A result that could not be written is a failure, found at the latest at exit; but a reader who
+ *    closes the pipe had enough: that is none.
  */
 #ifndef LORA_CLI_UI_H
 #define LORA_CLI_UI_H
@@ -20,9 +23,9 @@
 #include <loractl/progress.h>
 
 enum ui_color { /* in the order of --color's choices */
-	UI_COLOR_AUTO,
-	UI_COLOR_ALWAYS,
-	UI_COLOR_NEVER,
+		UI_COLOR_AUTO,
+		UI_COLOR_ALWAYS,
+		UI_COLOR_NEVER,
 };
 
 /* The stage that the library is in, as far as it was shown. Times are seconds of ui->clock. */
@@ -38,7 +41,7 @@ struct ui_progress {
 
 struct ui {
 	FILE *out, *err;
-	const char *command;  /* NULL before it is known */
+	const char *command; /* NULL before it is known */
 	bool out_tty, err_tty;
 	bool out_color, err_color;
 	bool quiet, verbose;
@@ -58,7 +61,7 @@ FILE *ui_out(struct ui *ui);
 /* Prints the error line and returns its status, for `return ui_fail(ctx->ui, &err)`. */
 enum lora_status ui_fail(struct ui *ui, const struct lora_error *err);
 enum lora_status ui_failf(struct ui *ui, enum lora_status status, const char *format, ...)
-	LORA_PRINTF(3, 4);
+    LORA_PRINTF(3, 4);
 
 /* The observer through which the library speaks: notes, progress, and cancelling by a signal. */
 struct lora_observer ui_observer(struct ui *ui);
@@ -66,14 +69,14 @@ struct lora_observer ui_observer(struct ui *ui);
 /* A note of the command itself. */
 void ui_note(struct ui *ui, enum lora_note_level level, const char *format, ...) LORA_PRINTF(3, 4);
 
-/* Flushes and closes ui->out. Returns status, or LORA_SYSTEM after a message when the result could not
- * be written; a closed pipe is no failure. Call once, last. */
+/* Flushes and closes ui->out. Returns status, or LORA_SYSTEM after a message when the result could
+ * not be written; a closed pipe is no failure. Call once, last. */
 enum lora_status ui_finish(struct ui *ui, enum lora_status status);
 
 /* ---- ui_signal.c */
 
-/* From here on SIGINT, SIGTERM and SIGHUP ask the work to stop (the observer then cancels); a second
- * one ends the process at once, with unfinished outputs removed. SIGPIPE is ignored. */
+/* From here on SIGINT, SIGTERM and SIGHUP ask the work to stop (the observer then cancels); a
+ * second one ends the process at once, with unfinished outputs removed. SIGPIPE is ignored. */
 void ui_signals_start(void);
 bool ui_interrupted(void);
 /* In a child, before exec: the signals as they were. */
@@ -128,6 +131,7 @@ void ui_table_free(struct ui_table *table);
 /* The next cell, row after row. */
 void ui_table_cell(struct ui_table *table, const char *format, ...) LORA_PRINTF(2, 3);
 /* Titles and rows to ui_out(). Unless it goes to a terminal nothing is ever cut. */
-enum lora_status ui_table_print(const struct ui_table *table, struct ui *ui, struct lora_error *err);
+enum lora_status ui_table_print(const struct ui_table *table, struct ui *ui,
+				struct lora_error *err);
 
 #endif

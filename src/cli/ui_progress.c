@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cli/ui_progress.c - how far the work is, for those who wait for it
  *
- * On a terminal: one line at the bottom, redrawn at most ten times a second and erased before anything
- * else is printed; it shows up when the work has lasted a second, so that short work leaves no flicker.
+ * On a terminal: one line at the bottom, redrawn at most ten times a second and erased before
+ * anything else is printed. It shows up when the work has lasted a second, so that short work
+ * leaves no flicker.
  *
  *	merge [############--------]  60 %  2.04 GiB of 3.40 GiB  830 MiB/s  0:02 left
  *
@@ -18,10 +19,10 @@
 
 #include "ui.h"
 
-#define PATIENCE 1.0	 /* seconds of work before anything is shown */
-#define REDRAW 0.1	 /* seconds between two drawings */
-#define BAR_MAX 30	 /* cells of the bar */
-#define BAR_MIN 8	 /* with fewer there is no bar */
+#define PATIENCE      1.0 /* seconds of work before anything is shown */
+#define REDRAW	      0.1 /* seconds between two drawings */
+#define BAR_MAX	      30  /* cells of the bar */
+#define BAR_MIN	      8	  /* with fewer there is no bar */
 #define FIGURES_BYTES 160
 
 void ui_progress_erase(struct ui *ui)
@@ -46,7 +47,8 @@ static void enter_stage(struct ui_progress *seen, const struct lora_progress *pr
 }
 
 /* Bytes a second since the stage began; 0 while there is nothing to say. */
-static double rate_of(const struct ui_progress *seen, const struct lora_progress *progress, double now)
+static double rate_of(const struct ui_progress *seen, const struct lora_progress *progress,
+		      double now)
 {
 	double elapsed = now - seen->stage_began;
 
@@ -88,23 +90,21 @@ static void format_figures(const struct lora_progress *progress, double rate,
 
 static void draw_bar(struct ui *ui, const struct lora_progress *progress, double now)
 {
-	char figures[FIGURES_BYTES], bar[BAR_MAX + 4] = "";
+	char figures[FIGURES_BYTES], cells[BAR_MAX + 1] = "";
 	size_t columns = ui_columns(ui->err) - 1; /* the last column would wrap */
-	size_t text, room, full;
+	size_t stage = strlen(progress->stage), room;
 
 	format_figures(progress, rate_of(&ui->progress, progress, now), figures);
-	text = strlen(progress->stage) + strlen(figures);
-	room = columns > text + 3 ? columns - text - 3 : 0;
+	room = columns > stage + strlen(figures) + 3 ? columns - stage - strlen(figures) - 3 : 0;
 	if (room > BAR_MAX)
 		room = BAR_MAX;
 	if (room >= BAR_MIN && progress->total) {
-		full = (size_t)(share_of(progress) * (double)room);
-		snprintf(bar, sizeof(bar), " [%.*s%.*s]", (int)full, "##############################",
-			 (int)(room - full), "------------------------------");
+		memset(cells, '-', room);
+		memset(cells, '#', (size_t)(share_of(progress) * (double)room));
 	}
-	fprintf(ui->err, "\r%.*s%s%.*s\033[K", (int)columns, progress->stage, bar,
-		(int)(columns > strlen(progress->stage) ? columns - strlen(progress->stage) : 0),
-		figures);
+	fprintf(ui->err, "\r%.*s%s%s%s%.*s\033[K", (int)columns, progress->stage,
+		*cells ? " [" : "", cells, *cells ? "]" : "",
+		(int)(columns > stage ? columns - stage : 0), figures);
 	fflush(ui->err);
 	ui->progress.visible = true;
 	ui->progress.drawn = now;

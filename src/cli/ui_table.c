@@ -3,8 +3,9 @@
  *
  * Cells are text, made safe for a terminal as they come in. Widths are known only behind the last
  * row, so a table is kept whole and printed once. Two spaces stand between columns, none behind the
- * last. Names are cut in the middle (their ends tell them apart: `model.layers.31.self_attn.q_proj`),
- * and only on a terminal: whoever pipes a table gets every byte.
+ * last. Names are cut in the middle (their ends tell them apart:
+ * `model.layers.31.self_attn.q_proj`), and only on a terminal: whoever pipes a table gets every
+ * byte.
  *
  * Tested by tests/unit/test_ui.c
  */
@@ -15,7 +16,7 @@
 #include "opt.h"
 #include "ui.h"
 
-#define GAP 2
+#define GAP	   2
 #define SHRUNK_MIN 16 /* columns that a shrunk column keeps */
 
 struct ui_table {
@@ -120,7 +121,8 @@ static void fit(const struct ui_table *table, size_t *widths, size_t available)
 static void print_cell(FILE *out, const char *text, size_t width, enum ui_align align, bool last)
 {
 	char buffer[1024]; /* of what fits a terminal's line; see fit() */
-	const char *shown = ui_width(text) <= width ? text : ui_shorten(text, width, buffer, sizeof(buffer));
+	const char *shown =
+	    ui_width(text) <= width ? text : ui_shorten(text, width, buffer, sizeof(buffer));
 	size_t have = ui_width(shown);
 	int pad = have < width ? (int)(width - have) : 0;
 

@@ -3,8 +3,8 @@
  *
  * Names come from files and from strangers. A terminal obeys some of their bytes, so what it would
  * obey is spelt out: C0 and C1 controls (escape sequences), bytes that are no UTF-8, and the
- * bidirectional overrides that make a line read otherwise than it is. Printable text of any language
- * passes. The backslash itself is left alone, so escaping twice changes nothing.
+ * bidirectional overrides that make a line read otherwise than it is. Printable text of any
+ * language passes. The backslash itself is left alone, so escaping twice changes nothing.
  *
  * Width is counted in terminal columns (wcwidth), not bytes, with UTF-8 whatever LC_ALL says, since
  * the names in these files are UTF-8 by definition of their formats.
@@ -41,12 +41,14 @@ const char *ui_size(uint64_t bytes, char buffer[UI_TEXT])
 
 const char *ui_seconds(double seconds, char buffer[UI_TEXT])
 {
-	unsigned long long whole = seconds > 0 && seconds < 1e15 ? (unsigned long long)(seconds + 0.5) : 0;
+	unsigned long long whole =
+	    seconds > 0 && seconds < 1e15 ? (unsigned long long)(seconds + 0.5) : 0;
 
 	if (whole < 3600)
 		snprintf(buffer, UI_TEXT, "%llu:%02llu", whole / 60, whole % 60);
 	else
-		snprintf(buffer, UI_TEXT, "%llu:%02llu:%02llu", whole / 3600, whole / 60 % 60, whole % 60);
+		snprintf(buffer, UI_TEXT, "%llu:%02llu:%02llu", whole / 3600, whole / 60 % 60,
+			 whole % 60);
 	return buffer;
 }
 
@@ -87,8 +89,8 @@ static size_t decode(const char *text, uint32_t *point)
 	return length;
 }
 
-/* What a terminal obeys, or what hides: C0, DEL, C1, zero-width and bidirectional controls, line and
- * paragraph separators, byte order mark. */
+/* What a terminal obeys, or what hides: C0, DEL, C1, zero-width and bidirectional controls, line
+ * and paragraph separators, byte order mark. */
 static bool is_unsafe(uint32_t point)
 {
 	return point < 0x20 || (point >= 0x7f && point < 0xa0) || point == 0x061c ||
@@ -125,7 +127,8 @@ const char *ui_escape(const char *text, char *buffer, size_t size)
 	return buffer;
 }
 
-/* Columns of one code point. Without a UTF-8 locale on the machine every code point counts as one. */
+/* Columns of one code point. Without a UTF-8 locale on the machine every code point counts as one.
+ */
 static size_t point_width(uint32_t point)
 {
 	static locale_t utf8;

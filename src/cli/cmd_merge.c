@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cli/cmd_merge.c - `loractl merge`: base + adapters -> a merged checkpoint and its receipt */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <loractl/merge.h>
+
+#include "cmd.h"
+#include "key_map.h"
+#include "reference.h"
+
+struct merge_args {
+	const char *output;
+	int dtype; /* enum merge_dtype, or -1 */
+	bool no_receipt;
+	bool require_bound;
+	bool allow_unmatched;
+	bool allow_noop;
+	bool allow_unknown;
+	bool allow_mutated_base;
+	const char *key_map;
+	int tied;      /* enum lora_tied */
+	int tokenizer; /* enum merge_tokenizer */
+	bool dry_run;
+	bool verify;
+	bool force;
+};
+
+/* In the order of the choices. */
+enum merge_dtype {
+	MERGE_F32,
+	MERGE_F16,
+	MERGE_BF16,
+};
+
+enum merge_tokenizer {
+	MERGE_TOKENIZER_BASE,
+	MERGE_TOKENIZER_ADAPTER,
+};
+
+static const char *const dtypes[] = {"f32", "f16", "bf16", NULL};
+static const char *const tieds[] = {"split", "refuse", NULL};
+static const char *const tokenizers[] = {"base", "adapter", NULL};
+
+/* Every adapter of the command line, opened. */
+struct inputs {
+	struct lora_merge_input *input;
+	size_t count;
+};
+
+static enum lora_status open_inputs(struct inputs *inputs, const char *const *references,
+				    size_t count, const struct lora_adapter_options *options,
+				    const struct lora_observer *observer, struct lora_error *err)
+{
+	inputs->input = calloc(count, sizeof(*inputs->input));
+	if (!inputs->input) {
+		err->status = LORA_SYSTEM;
+		snprintf(err->message, sizeof(err->message), "out of memory");
+		return err->status;
+	}
+	for (size_t i = 0; i < count; i++) {
+		struct lora_merge_input *input = &inputs->input[i];
+		char *path = NULL;
+		enum lora_status status =
+		    reference_split(references[i], &path, &input->weight, err);
+
+		if (!status)
+			status = lora_adapter_open(&input->adapter, path, options, observer, err);
+		free(path);
+		if (status)
+			return status;
+		inputs->count++;
+	}
+	return LORA_OK;
+}
+
+static void close_inputs(struct inputs *inputs)
+{
+	for (size_t i = 0; i < inputs->count; i++)
+		lora_adapter_close(inputs->input[i].adapter);
+	free(inputs->input);
+}
+
+static struct lora_merge_options merge_options(const struct merge_args *args, unsigned threads)
+{
+	static const enum lora_dtype types[] = {LORA_DTYPE_F32, LORA_DTYPE_F16, LORA_DTYPE_BF16};
+	struct lora_merge_options options = LORA_MERGE_OPTIONS_INIT;
+
+	options.dtype = args->dtype < 0 ? LORA_DTYPE_NONE : types[args->dtype];
+	options.tied = (enum lora_tied)args->tied;
+	options.no_receipt = args->no_receipt;
+	options.require_bound = args->require_bound;
+	options.allow_unmatched = args->allow_unmatched;
+	options.allow_noop = args->allow_noop;
+	options.adapter_tokenizer = args->tokenizer == MERGE_TOKENIZER_ADAPTER;
+	options.dry_run = args->dry_run;
+	options.verify = args->verify;
+	options.force = args->force;
+	options.threads = threads;
+	return options;
+}
+
+/* "12.3 %", or "-" where there was nothing to compare with. */
+static const char *percent(double share, char buffer[UI_TEXT])
+{
+	if (isnan(share))
+		snprintf(buffer, UI_TEXT, "-");
+	else
+		snprintf(buffer, UI_TEXT, "%.3g %%", 100 * share);
+	return buffer;
+}
+
+static void print_summary(const struct cmd_ctx *ctx, const struct merge_args *args,
+			  const struct lora_merge_result *result)
+{
+	const struct lora_merge_summary *s = lora_merge_summary(result);
+	char a[UI_TEXT], b[UI_TEXT];
+	FILE *out = ui_out(ctx->ui);
+
+	fprintf(out, "%-12s%zu merged, %zu tensors untouched", "modules", s->modules, s->untouched);
+	if (s->added)
+		fprintf(out, ", %zu added", s->added);
+	fprintf(out, "\n%-12s%s of |W|\n", "|update|", percent(s->rho, a));
+	fprintf(out, "%-12s%s of the updated weights, by rounding\n", "unchanged",
+		percent(s->unchanged, a));
+	fprintf(out, "%-12s%s of |update|, by rounding\n", "noise", percent(s->noise, a));
+	fprintf(out, "%-12s%s of weights in %.2f s%s\n", args->dry_run ? "would write" : "wrote",
+		ui_size(s->bytes, b), s->seconds,
+		args->verify && !args->dry_run ? ", read back and verified" : "");
+}
+
+/* With --verbose: one line a tensor. */
+static enum lora_status print_tensors(const struct cmd_ctx *ctx,
+				      const struct lora_merge_result *result,
+				      struct lora_error *err)
+{
+	static const struct ui_column columns[] = {
+	    {"tensor", UI_LEFT, true},	    {"kind", UI_LEFT, false},
+	    {"rank", UI_RIGHT, false},	    {"scale", UI_RIGHT, false},
+	    {"from", UI_LEFT, false},	    {"|D|/|W|", UI_RIGHT, false},
+	    {"unchanged", UI_RIGHT, false}, {"noise", UI_RIGHT, false},
+	};
+	struct ui_table *table = ui_table_new(columns, sizeof(columns) / sizeof(*columns));
+	size_t count;
+	const struct lora_merged_tensor *t = lora_merge_tensors(result, &count);
+	enum lora_status status;
+	char text[UI_TEXT];
+
+	for (size_t i = 0; i < count; i++) {
+		ui_table_cell(table, "%s", t[i].tensor);
+		ui_table_cell(table, "%s", t[i].kind);
+		ui_table_cell(table, "%u", t[i].rank);
+		ui_table_cell(table, "%.9g", t[i].scale);
+		ui_table_cell(table, "%s", t[i].scale_from);
+		ui_table_cell(table, "%s", percent(t[i].rho, text));
+		ui_table_cell(table, "%s", percent(t[i].unchanged, text));
+		ui_table_cell(table, "%s", percent(t[i].noise, text));
+	}
+	status = ui_table_print(table, ctx->ui, err);
+	ui_table_free(table);
+	return status;
+}
+
+static enum lora_status merge(const struct cmd_ctx *ctx, const struct merge_args *args,
+			      const struct lora_merge_input *inputs, size_t count,
+			      struct lora_model *base, struct lora_error *err)
+{
+	struct lora_merge_options options = merge_options(args, ctx->threads);
+	struct lora_merge_result *result = NULL;
+	enum lora_status status =
+	    lora_merge(&result, base, inputs, count, args->output, &options, ctx->observer, err);
+
+	if (!status && ctx->json)
+		fputs(lora_merge_receipt(result), ui_out(ctx->ui));
+	if (!status && !ctx->json && ctx->verbose)
+		status = print_tensors(ctx, result, err);
+	if (!status && !ctx->json)
+		print_summary(ctx, args, result);
+	lora_merge_result_free(result);
+	return status;
+}
+
+static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
+			    const char *const *references, size_t count)
+{
+	const struct merge_args *args = arguments;
+	struct lora_adapter_options options = LORA_ADAPTER_OPTIONS_INIT;
+	struct lora_error err = LORA_ERROR_INIT;
+	struct key_map map = {NULL, 0, NULL};
+	struct lora_model *base = NULL;
+	struct inputs inputs = {NULL, 0};
+	enum lora_status status = LORA_OK;
+
+	if (args->no_receipt && ctx->json)
+		return ui_failf(ctx->ui, LORA_USAGE,
+				"--json prints the receipt: drop --no-receipt");
+	if (args->key_map)
+		status = key_map_read(&map, args->key_map, &err);
+	options.allow_unknown = args->allow_unknown;
+	options.allow_mutated_base = args->allow_mutated_base;
+	options.key_map = map.pairs;
+	if (!status)
+		status = lora_model_open(&base, references[0], &err);
+	if (!status)
+		status =
+		    open_inputs(&inputs, references + 1, count - 1, &options, ctx->observer, &err);
+	if (!status)
+		status = merge(ctx, args, inputs.input, inputs.count, base, &err);
+	close_inputs(&inputs);
+	lora_model_close(base);
+	key_map_free(&map);
+	return status ? ui_fail(ctx->ui, &err) : LORA_OK;
+}
+
+static const struct operand operands[] = {
+    {
+	.name = "BASE",
+	.help = "model directory, org/model in the hub cache, or one .safetensors file",
+	.hint = HINT_FILE,
+    },
+    {
+	.name = "ADAPTER[:WEIGHT]",
+	.help = "PEFT directory or adapter .safetensors file; WEIGHT is a decimal, 1 if absent",
+	.hint = HINT_FILE,
+	.repeats = true,
+    },
+    {.name = NULL},
+};
+
+static const struct opt opts[] = {
+    {
+	.kind = OPT_PATH,
+	.letter = 'o',
+	.name = "output",
+	.metavar = "OUT",
+	.help = "where the merged model goes; needed unless --dry-run",
+	.detail = "OUT is a directory where BASE is one, else a file. "
+		  "It exists whole or not at all. "
+		  "A place equal to, or inside, BASE or an adapter is refused.",
+	.at = offsetof(struct merge_args, output),
+	.hint = HINT_FILE,
+	.flags = OPT_REQUIRED,
+	.unless = "dry-run",
+    },
+    {
+	.kind = OPT_CHOICE,
+	.name = "dtype",
+	.choices = dtypes,
+	.help = "type of the adapted tensors",
+	.detail = "Tensors that no adapter touches keep their bytes.",
+	.otherwise = "each tensor's own",
+	.at = offsetof(struct merge_args, dtype),
+    },
+    {
+	.kind = OPT_FLAG,
+	.name = "dry-run",
+	.help = "plan and predict, write nothing",
+	.detail = "Everything is read and computed: the updates that rounding would swallow, "
+		  "the tensors that have no place, the sizes.",
+	.at = offsetof(struct merge_args, dry_run),
+    },
+    {
+	.kind = OPT_FLAG,
+	.name = "verify",
+	.help = "afterwards read OUT back and check its bytes and modules",
+	.detail = "A difference is exit status 1.",
+	.at = offsetof(struct merge_args, verify),
+    },
+    {
+	.kind = OPT_FLAG,
+	.name = "force",
+	.help = "replace OUT, if it is a model that loractl wrote",
+	.detail = "The old and the new model change places in one step. "
+		  "Anything that is not recognised as an earlier output is left alone.",
+	.at = offsetof(struct merge_args, force),
+    },
+    {
+	.kind = OPT_FLAG,
+	.name = "no-receipt",
+	.help = "write no receipt",
+	.at = offsetof(struct merge_args, no_receipt),
+    },
+    {
+	.kind = OPT_FLAG,
+	.name = "require-bound",
+	.help = "fail (1) unless every adapter carries this base's root",
+	.detail = "Without it an adapter that carries no root merges with a note. "
+		  "One that carries another base's root is always refused.",
+	.at = offsetof(struct merge_args, require_bound),
+    },
+    {
+	.kind = OPT_FLAG,
+	.name = "allow-unmatched",
+	.help = "leave out adapter tensors that have no place in the base",
+	.detail = "They are listed in the receipt.",
+	.at = offsetof(struct merge_args, allow_unmatched),
+    },
+    {
+	.kind = OPT_PATH,
+	.name = "key-map",
+	.metavar = "FILE",
+	.help = "read from FILE which adapter names mean which base tensors",
+	.detail = "One pair a line: the name in the adapter, white space, the name in the base. "
+		  "Empty lines and lines that begin with # are skipped.",
+	.at = offsetof(struct merge_args, key_map),
+	.hint = HINT_FILE,
+    },
+    {
+	.kind = OPT_FLAG,
+	.name = "allow-noop",
+	.help = "do not fail if the merge changes no value",
+	.at = offsetof(struct merge_args, allow_noop),
+    },
+    {
+	.kind = OPT_FLAG,
+	.name = "allow-unknown",
+	.help = "accept adapter_config.json keys that loractl does not know",
+	.detail = "A key that is not known might change what the adapter means.",
+	.at = offsetof(struct merge_args, allow_unknown),
+    },
+    {
+	.kind = OPT_FLAG,
+	.name = "allow-mutated-base",
+	.help = "BASE is the model that PiSSA, OLoRA ... changed at initialisation",
+	.detail = "Such an adapter is right only beside the residual base that its training saved. "
+		  "On the original base the result would be wrong without any other sign.",
+	.at = offsetof(struct merge_args, allow_mutated_base),
+    },
+    {
+	.kind = OPT_CHOICE,
+	.name = "tied",
+	.choices = tieds,
+	.def = "split",
+	.help = "an adapter on one side of tied embeddings",
+	.detail = "With split the second tensor is written and tie_word_embeddings becomes false. "
+		  "With refuse the command fails.",
+	.at = offsetof(struct merge_args, tied),
+    },
+    {
+	.kind = OPT_CHOICE,
+	.name = "tokenizer",
+	.choices = tokenizers,
+	.def = "base",
+	.help = "whose tokenizer files go into OUT",
+	.detail = "A difference between the two is reported either way.",
+	.at = offsetof(struct merge_args, tokenizer),
+    },
+    {.name = NULL},
+};
+
+static const struct example examples[] = {
+    {"one adapter", "loractl merge base/ adapter/ -o merged/"},
+    {"two of them, the second at half its strength",
+     "loractl merge base/ style/ facts/:0.5 -o merged/"},
+    {"what would happen, as JSON", "loractl merge base/ adapter/ --dry-run --json"},
+    {NULL, NULL},
+};
+
+const struct cmd cmd_merge = {
+    .name = "merge",
+    .summary = "Fold adapters into a base model",
+    .operands = operands,
+    .opts = opts,
+    .args_size = sizeof(struct merge_args),
+    .flags = CMD_REPORTS,
+    .examples = examples,
+    .run = run,
+};
