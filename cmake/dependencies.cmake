@@ -4,17 +4,11 @@ find_package(PkgConfig REQUIRED)
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
 
-set(LORA_PKGCONFIG libcjson libcrypto libpcre2-8)
 # CBLAS and LAPACK: OpenBLAS brings both. (Debian's blas.pc and lapack.pc are alternatives that may point
 # at an implementation without cblas.h.)
 pkg_check_modules(OPENBLAS IMPORTED_TARGET openblas)
-if(OPENBLAS_FOUND)
-  add_library(lora_blas ALIAS PkgConfig::OPENBLAS)
-  list(APPEND LORA_PKGCONFIG openblas)
-else()
-  pkg_check_modules(BLAS REQUIRED IMPORTED_TARGET cblas lapack)
-  add_library(lora_blas ALIAS PkgConfig::BLAS)
-  list(APPEND LORA_PKGCONFIG cblas lapack)
+if(NOT OPENBLAS_FOUND)
+  pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET cblas lapack)
 endif()
 pkg_check_modules(CJSON REQUIRED IMPORTED_TARGET libcjson)
 pkg_check_modules(CRYPTO REQUIRED IMPORTED_TARGET libcrypto)
@@ -22,4 +16,9 @@ pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 
 add_library(lora_dependencies INTERFACE)
 target_link_libraries(lora_dependencies INTERFACE PkgConfig::CJSON PkgConfig::CRYPTO PkgConfig::PCRE2
-  lora_blas Threads::Threads m)
+  PkgConfig::OPENBLAS Threads::Threads m)
+
+# What a program needs that links libloractl.a. Not through Requires.private: openblas.pc then asks for
+# the Fortran runtime's development files, which only a wholly static program needs.
+set(LORA_PRIVATE_LIBS ${OPENBLAS_LDFLAGS} ${CJSON_LDFLAGS} ${CRYPTO_LDFLAGS} ${PCRE2_LDFLAGS} -pthread -lm)
+list(JOIN LORA_PRIVATE_LIBS " " LORA_PRIVATE_LIBS)

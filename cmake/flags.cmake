@@ -50,9 +50,11 @@ target_compile_options(lora_flags INTERFACE
   -Wno-missing-field-initializers
   # The rounding contract: a fused multiply-add happens where fmaf() is written, and nowhere else.
   -ffp-contract=off
-  -fno-common
-  # The same bytes whatever folder the build runs in.
-  "-ffile-prefix-map=${PROJECT_BINARY_DIR}=build" "-ffile-prefix-map=${PROJECT_SOURCE_DIR}=.")
+  -fno-common)
+if(CMAKE_BUILD_TYPE STREQUAL "Release") # the same bytes whatever folder the build runs in
+  target_compile_options(lora_flags INTERFACE
+    "-ffile-prefix-map=${PROJECT_SOURCE_DIR}=." "-ffile-prefix-map=${PROJECT_BINARY_DIR}=build")
+endif()
 if(LORACTL_WERROR)
   target_compile_options(lora_flags INTERFACE -Werror)
 endif()

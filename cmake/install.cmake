@@ -6,9 +6,7 @@ set(cmake_dir ${CMAKE_INSTALL_LIBDIR}/cmake/loractl)
 set(licence_dir ${CMAKE_INSTALL_DATAROOTDIR}/doc)
 
 # --- the command
-if(TARGET loractl)
-  install(TARGETS loractl RUNTIME COMPONENT bin)
-endif()
+install(TARGETS loractl RUNTIME COMPONENT bin)
 foreach(section 1 5)
   file(GLOB pages CONFIGURE_DEPENDS man/*.${section})
   install(FILES ${pages} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section} COMPONENT bin)
@@ -38,7 +36,6 @@ file(GLOB pages CONFIGURE_DEPENDS man/*.3)
 install(FILES ${pages} DESTINATION ${CMAKE_INSTALL_MANDIR}/man3 COMPONENT dev)
 file(RELATIVE_PATH pc_up "${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig" "${CMAKE_INSTALL_PREFIX}")
 string(REGEX REPLACE "/$" "" pc_up "${pc_up}")
-list(JOIN LORA_PKGCONFIG " " pc_requires)
 configure_file(cmake/loractl.pc.in loractl.pc @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/loractl.pc" DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig
   COMPONENT dev)

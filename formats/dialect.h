@@ -37,6 +37,12 @@ struct lora_unmatched {
 	const char *wanted; /* the base name that was looked for, or NULL */
 };
 
+/* A rule that was applied (LORA_NOTE_INFO, _DETAIL) or a warning, as one line; names in it are escaped. */
+struct lora_decode_note {
+	enum lora_note_level level;
+	const char *line;
+};
+
 struct lora_decode {
 	/* in */
 	const struct lora_index *tensors; /* the adapter's */
@@ -48,13 +54,28 @@ struct lora_decode {
 	/* out */
 	const char *method;    /* "lora", "dora", "rslora" */
 	const char *base_name; /* base_model_name_or_path, or NULL */
+	const char *mutated_by; /* the initialisation that changed the base, "pissa"; NULL if it is the plain one */
 	struct lora_edit *edits;
 	size_t edit_count;
 	struct lora_unmatched *unmatched; /* tensors that found no place; the caller decides */
 	size_t unmatched_count;
-	const char **notes; /* rules applied and warnings, a line each */
+	struct lora_decode_note *notes;
 	size_t note_count;
 };
+
+/* How decode() hands out what it finds. A new edit is zeroed, its kind, target and rows, cols are set, base_tensor is LORA_NO_TENSOR, the scale 1.
+ * NULL without memory, with err set. */
+struct lora_edit *lora__decode_edit(struct lora_decode *decode, enum lora_edit_kind kind,
+				    const char *target, struct lora_error *err);
+/* `why` and `wanted` must live as long as the arena. */
+enum lora_status lora__decode_unmatched(struct lora_decode *decode, uint32_t tensor,
+					const char *why, const char *wanted, struct lora_error *err);
+enum lora_status lora__decode_note(struct lora_decode *decode, enum lora_note_level level,
+				   struct lora_error *err, const char *format, ...) LORA_PRINTF(4, 5);
+/* Proves what every dialect promises: sources and views name tensors that exist and stay inside them; ranges lie inside the target; every tensor of the
+ * adapter is in the sources of exactly one edit, or in unmatched (edits that share ALL their sources count as one: the
+ * experts of one module). LORA_INPUT if not: our own mistake, never to be merged. */
+enum lora_status lora__decode_check(const struct lora_decode *decode, struct lora_error *err);
 
 struct lora_dialect {
 	const char *name;

@@ -51,8 +51,13 @@ LORA_API size_t lora_adapter_tensor_count(const struct lora_adapter *adapter);
 LORA_API const struct lora_tensor *lora_adapter_tensor(const struct lora_adapter *adapter,
 						       size_t i);
 
-/* Root over the adapter's tensors, as a model's, with its config's canonical digest mixed in: two
- * directories with the same root are the same adapter. Computed on the first call. */
+/* What makes an adapter this adapter; two directories with the same root are the same one.
+ *
+ *	root = SHA-256("loractl adapter 1" NUL || T || C)
+ *
+ * T is the Merkle root over the tensors' names, types, shapes and bytes, as a model's; C the SHA-256 of
+ * the config as canonical JSON (keys sorted by bytes, no white space, numbers as written), or 32 zero
+ * bytes without one. Computed on the first call, which reads all tensors. */
 LORA_API enum lora_status lora_adapter_root(struct lora_adapter *adapter, struct lora_sha256 *root,
 					    struct lora_error *err);
 

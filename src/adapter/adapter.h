@@ -14,8 +14,14 @@
 #include "formats/dialect.h"
 #include <loractl/adapter.h>
 
+/* The edits of one module, in decode.edits: one, or one per expert. */
+struct lora_span {
+	size_t first, count;
+};
+
 struct lora_adapter {
 	char *path, *name;
+	bool directory;
 	struct lora_file *files; /* tensor.file indexes it */
 	size_t file_count;
 	struct lora_index index;
@@ -29,9 +35,12 @@ struct lora_adapter {
 	char **key_map; /* copied pairs, or NULL */
 	bool bound;
 	struct lora_sha256 bound_root;
+	bool measured, root_known;
+	struct lora_sha256 root;
 	struct lora_module *modules;
+	struct lora_span *spans; /* by module */
 	size_t module_count;
-	char **problems;
+	char **problems; /* malloc'd */
 	size_t problem_count;
 };
 
@@ -61,5 +70,33 @@ enum lora_status lora__adapter_refuse_unmatched(const struct lora_resolved *reso
  * Thread-safe. Stored types F32, F16, BF16 (F64 is refused by the dialect). */
 enum lora_status lora__view_read(const struct lora_adapter *adapter, const struct lora_view *view, uint64_t row0, uint64_t rows,
 				 float *dst, struct lora_error *err);
+
+/* The same, but a value that is not finite is no failure: *bad becomes the number (in its tensor) of
+ * the first such element that was met, else UINT64_MAX. */
+enum lora_status lora__view_read_any(const struct lora_adapter *adapter,
+				     const struct lora_view *view, uint64_t row0, uint64_t rows,
+				     float *dst, uint64_t *bad, struct lora_error *err);
+/* "tensor 'x': element [3, 17] is not finite", into a buffer of LORA_ERROR_SIZE. */
+void lora__view_complain(const struct lora_adapter *adapter, const struct lora_view *view,
+			 uint64_t element, char *line);
+
+/* Steps of lora_adapter_open(), each in its file. */
+enum lora_status lora__adapter_files(struct lora_adapter *adapter,
+				     struct lora_error *err); /* files.c */
+enum lora_status lora__adapter_config(struct lora_adapter *adapter,
+				      struct lora_error *err); /* config.c */
+enum lora_status lora__adapter_modules(struct lora_adapter *adapter,
+				       struct lora_error *err); /* modules.c */
+/* Path of `name` in the adapter's directory, or beside its file; malloc'd, NULL without memory. */
+char *lora__adapter_beside(const struct lora_adapter *adapter, const char *name);
+/* Adds a line to the problems. */
+enum lora_status lora__adapter_problem(struct lora_adapter *adapter, struct lora_error *err,
+				       const char *format, ...) LORA_PRINTF(3, 4);
+
+/* Why an unmatched tensor is: "tensor 'x': no tensor 'y' in the base; the closest is 'z'". `nearest`
+ * may be NULL. Into a buffer of LORA_ERROR_SIZE. */
+struct lora_nearest;
+void lora__unmatched_line(const struct lora_unmatched *unmatched, struct lora_nearest *nearest,
+			  char *line);
 
 #endif

@@ -26,6 +26,6 @@ void *lora__arena_alloc(struct lora_arena *arena, size_t size);
 void *lora__arena_array(struct lora_arena *arena, size_t count, size_t size);
 char *lora__arena_copy(struct lora_arena *arena, const char *text, size_t length); /* adds a NUL */
 char *lora__arena_printf(struct lora_arena *arena, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
+    __attribute__((format(printf, 2, 3)));
 
 #endif

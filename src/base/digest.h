@@ -5,12 +5,13 @@
 
 #include <loractl/types.h>
 
-struct lora_hasher; /* one running SHA-256 */
+struct lora_hasher; /* one running SHA-256; used by one thread at a time */
 
-struct lora_hasher *lora__hasher_new(void); /* NULL without memory */
+struct lora_hasher *lora__hasher_new(void); /* NULL without memory; nothing else here can fail */
 void lora__hasher_free(struct lora_hasher *hasher);
 void lora__hasher_reset(struct lora_hasher *hasher); /* to the empty message */
 void lora__hasher_update(struct lora_hasher *hasher, const void *data, size_t size);
+/* To be followed by reset or free. */
 void lora__hasher_final(struct lora_hasher *hasher, struct lora_sha256 *digest);
 
 void lora__sha256(const void *data, size_t size, struct lora_sha256 *digest);

@@ -132,8 +132,3 @@ size_t cmd_sets(const struct cmd *cmd, void *args, struct cmd_globals *globals,
 	sets[2] = (struct opt_set){reports ? report_opts : no_opts, globals, 0};
 	return CMD_SETS;
 }
-
-enum lora_status cmd__not_linked(const struct cmd_ctx *ctx)
-{
-	return ui_failf(ctx->ui, LORA_SYSTEM, "not part of this build");
-}

@@ -97,7 +97,4 @@ void complete_bash(FILE *out);
 void complete_zsh(FILE *out);
 void complete_fish(FILE *out);
 
-/* For a command whose operation is not part of this build: says so, LORA_SYSTEM. */
-enum lora_status cmd__not_linked(const struct cmd_ctx *ctx);
-
 #endif

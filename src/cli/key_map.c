@@ -91,7 +91,7 @@ static int compare_names(const void *a, const void *b)
 static enum lora_status check_unique(const struct key_map *map, const char *path,
 				     struct lora_error *err)
 {
-	const char **names = calloc(map->count, sizeof(*names));
+	const char **names = calloc(map->count + 1, sizeof(*names));
 	enum lora_status status = LORA_OK;
 
 	if (!names)

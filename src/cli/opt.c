@@ -173,7 +173,7 @@ static enum lora_status add_to_list(struct opt_list *list, const char *text, str
 	return LORA_OK;
 }
 
-/* text is NULL for a flag. */
+/* text means nothing for a flag. */
 static enum lora_status set_value(const struct opt *opt, void *values, const char *text,
 				  const char *spelt, struct lora_error *err)
 {
@@ -274,7 +274,7 @@ static enum lora_status unknown(struct opt_scan *scan, const char *argument, con
 
 /* ---- the scan ----------------------------------------------------------------------------- */
 
-/* Sets the option that was hit; text is its value, NULL for a flag. */
+/* Sets the option that was hit; text is its value, anything for a flag. */
 static enum lora_status take(struct opt_scan *scan, const struct hit *hit, const char *text,
 			     struct lora_error *err)
 {
@@ -328,7 +328,7 @@ static enum lora_status scan_long(struct opt_scan *scan, const char *argument,
 	} else if (!text) {
 		status = detached(scan, &hit, &text, err);
 	}
-	return status ? status : take(scan, &hit, text, err);
+	return status ? status : take(scan, &hit, text ? text : "", err);
 }
 
 /* argument is "-" and letters: flags, the last of which may be an option with its value. */
@@ -337,7 +337,7 @@ static enum lora_status scan_letters(struct opt_scan *scan, const char *argument
 {
 	for (const char *letter = argument + 1; *letter && !scan->stop; letter++) {
 		enum lora_status status = LORA_OK;
-		const char *text = NULL;
+		const char *text = "";
 		struct hit hit;
 
 		if (!find_letter(scan, *letter, &hit))

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Model files for the oracle: safetensors read and written by hand, base directories, adapter directories.
+"""Model files for the oracle: safetensors read and written by hand, base directories, adapter
+directories.
 
-A tensor here is its bits: `raw` is an array of unsigned integers of the element's width, in the tensor's shape. The
-parser is written from the format's description (8 bytes little-endian length, a JSON header of name -> dtype, shape,
-offsets, then the data), so that no library stands between the program's output and the comparison.
+A tensor here is its bits: `raw` is an array of unsigned integers of the element's width, in the
+tensor's shape. The parser is written from the format's description (8 bytes little-endian length,
+a JSON header of name -> dtype, shape, offsets, then the data), so that no library stands between
+the program's output and the comparison.
 
-    1. read() refuses what the format forbids: holes, overlaps, sizes that do not follow from the shape, duplicate names.
-    2. A tensor's place in the file is kept (`order`), because an output has to keep it too.
+    1. read() refuses what the format forbids: holes, overlaps, sizes that do not follow from the
+       shape, duplicate names.
+    2. Tensors come in the order of their data in the file, because an output has to keep it.
 """
 
 import json
@@ -16,8 +19,23 @@ from collections import OrderedDict
 
 import numpy as np
 
-SIZE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
-        "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1}
+SIZE = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+    "U16": 2,
+    "U32": 4,
+    "U64": 8,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+}
 UINT = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -32,7 +50,11 @@ class Tensor:
         return self.raw.shape
 
     def same(self, other):
-        return self.dtype == other.dtype and self.shape == other.shape and bool((self.raw == other.raw).all())
+        return (
+            self.dtype == other.dtype
+            and self.shape == other.shape
+            and bool((self.raw == other.raw).all())
+        )
 
     def __repr__(self):
         return "%s%s" % (self.dtype, list(self.shape))
@@ -92,10 +114,17 @@ def write(path, tensors, meta=None):
 
 
 class Base:
-    """A base model on disk. `tensors` maps names to tensors, `files` each file to its names in order."""
+    """A base model on disk. `tensors` maps names to tensors, `files` each file to its names in
+    order."""
 
     def __init__(self, path):
-        self.path, self.config, self.tensors, self.files, self.meta = path, {}, OrderedDict(), OrderedDict(), {}
+        self.path, self.config, self.tensors, self.files, self.meta = (
+            path,
+            {},
+            OrderedDict(),
+            OrderedDict(),
+            {},
+        )
         if os.path.isfile(path):
             self._take(os.path.dirname(path), os.path.basename(path))
             return

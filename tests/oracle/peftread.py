@@ -1,26 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a merge of PEFT adapters must give, computed from the files alone.
 
-merged(base, adapters) returns every tensor of the expected output as bits, the changes to config.json, and for each
-adapted tensor the same update in f64 (an independent check of the contract itself). It works in three steps, each a
-function below, none of which looks at a model's code:
+merged(base, adapters) returns every tensor of the expected output as bits, the changes to
+config.json, and for each adapted tensor the same update in f64 (an independent check of the
+contract itself). It works in three steps, each a function below, none of which looks at a model's
+code:
 
     names    an adapter's tensor names -> updates of named base tensors      (resolve)
     numbers  one tensor's updates -> its new bits, by contract.py            (apply)
-    ties     what happens to the second name of a shared embedding           (untie)
+    ties     what happens to the second name of a shared embedding           (merged)
 
 What is refused raises Refused with a text that names the tensor or key in question.
 
-PEFT's file format, as far as it matters here. P is a module's path in the adapter's own naming, r the rank:
+PEFT's file format, as far as it matters here. P is a module's path in the adapter's own naming, r
+the rank:
 
-    P.lora_A.weight [r, in...]     P.lora_B.weight [out, r, 1...]     Linear, Conv1D, convolutions, 2-D parameters
-    P.lora_embedding_A [r, rows]   P.lora_embedding_B [dim, r]        Embedding: the update is (B A)^T
-    P.lora_B.bias [out]            added to P.bias with the same scale
-    P.lora_magnitude_vector        DoRA
-    P.base_layer.out_proj.lora_*   the second half of a MultiheadAttention, whose first half is P.in_proj_weight
-    P.base_layer.lora_*            a parameter of P below the outermost one, when several of P are adapted
-    P.token_adapter.trainable_tokens_delta    rows that replace rows
-    P.base_layer.<name>, and any name without a marker    a whole tensor that replaces one, or is new
+    P.lora_A.weight [r, in...], P.lora_B.weight [out, r, 1...]
+                                  Linear, Conv1D, convolutions, 2-D parameters
+    P.lora_embedding_A [r, rows], P.lora_embedding_B [dim, r]
+                                  Embedding: the update is (B A)^T
+    P.lora_B.bias [out]           added to P.bias with the same scale
+    P.lora_magnitude_vector       DoRA
+    P.base_layer.out_proj.lora_*  the second half of a MultiheadAttention, whose first half is
+                                  P.in_proj_weight
+    P.base_layer.lora_*           a parameter of P below the outermost one, when several are adapted
+    P.token_adapter.trainable_tokens_delta
+                                  rows that replace rows
+    P.base_layer.<name>, and any name without a marker
+                                  a whole tensor that replaces one, or is new
 """
 
 import math
@@ -34,25 +41,61 @@ from files import Tensor
 
 PREFIXES = ("model.", "transformer.", "base_model.model.")
 CONV1D = {  # modules that store [in, out]; by model_type
-    "gpt2": r"(^|\.)(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj|crossattention\.(c_attn|q_attn|c_proj))$",
+    "gpt2": r"(^|\.)((cross)?att(ention|n)\.(c_attn|q_attn|c_proj)|mlp\.(c_fc|c_proj))$",
     "openai-gpt": r"(^|\.)(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)$",
 }
-# experts in 3-D parameters: the order in which the module registers them (the first is innermost), and whether an
-# adapter's A belongs to the first of the two matrix axes (PEFT's is_transposed)
+# experts in 3-D parameters: the order in which the module registers them (the first is
+# innermost), and whether an adapter's A belongs to the first of the two matrix axes (PEFT's
+# is_transposed)
 EXPERTS = {
     "gpt_oss": (("gate_up_proj", "down_proj"), True),
     "llama4": (("gate_up_proj", "down_proj"), False),
     "llama4_text": (("gate_up_proj", "down_proj"), False),
 }
-# files that hold each expert's matrices singly, where the adapter sees them fused: module, then for each fused
-# parameter the file's names in the order of their rows
+# files that hold each expert's matrices singly, where the adapter sees them fused: module, then
+# for each fused parameter the file's names in the order of their rows
 UNFUSED = {
-    "mixtral": (r"^(.*\.)mlp\.experts$", r"\1block_sparse_moe.experts", {"gate_up_proj": ("w1", "w3"), "down_proj": ("w2",)}),
-    "qwen2_moe": (r"^(.*\.mlp\.experts)$", r"\1", {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}),
-    "qwen3_moe": (r"^(.*\.mlp\.experts)$", r"\1", {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}),
-    "olmoe": (r"^(.*\.mlp\.experts)$", r"\1", {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}),
+    "mixtral": (
+        r"^(.*\.)mlp\.experts$",
+        r"\1block_sparse_moe.experts",
+        {"gate_up_proj": ("w1", "w3"), "down_proj": ("w2",)},
+    ),
+    "qwen2_moe": (
+        r"^(.*\.mlp\.experts)$",
+        r"\1",
+        {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)},
+    ),
+    "qwen3_moe": (
+        r"^(.*\.mlp\.experts)$",
+        r"\1",
+        {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)},
+    ),
+    "olmoe": (
+        r"^(.*\.mlp\.experts)$",
+        r"\1",
+        {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)},
+    ),
 }
-INPUT_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "shared.weight")
+# modules that transformers 5 names otherwise than the files do
+VIT = (
+    (
+        r"(^|\.)layers\.(\d+)\.attention\.(q|k|v)_proj\b",
+        lambda m: "%sencoder.layer.%s.attention.attention.%s"
+        % (m[1], m[2], {"q": "query", "k": "key", "v": "value"}[m[3]]),
+    ),
+    (r"(^|\.)layers\.(\d+)\.attention\.o_proj\b", r"\1encoder.layer.\2.attention.output.dense"),
+    (r"(^|\.)layers\.(\d+)\.mlp\.fc1\b", r"\1encoder.layer.\2.intermediate.dense"),
+    (r"(^|\.)layers\.(\d+)\.mlp\.fc2\b", r"\1encoder.layer.\2.output.dense"),
+    (r"(^|\.)layers\.(\d+)\.", r"\1encoder.layer.\2."),
+)
+RENAMED = {"vit": VIT, "deit": VIT}
+INPUT_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "word_embeddings.weight",
+    "embed_in.weight",
+    "shared.weight",
+)
 OUTPUT_EMBEDDING = "lm_head.weight"
 
 
@@ -60,12 +103,13 @@ class Refused(Exception):
     pass
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # updates of one tensor; each holds what the contract needs and nothing of where it came from
 
 
 class LowRank:
-    """D = s * B A, seen through `place`: (target view) -> the [m, n] matrix of the update, by reshape or transpose."""
+    """D = s * B A, seen through `place`: (target view) -> the [m, n] matrix of the update, by
+    reshape or transpose."""
 
     def __init__(self, B, A, s, s64, out_axis=0, view=None):
         self.B, self.A, self.s, self.s64 = B, A, s, s64
@@ -78,10 +122,14 @@ class LowRank:
         return self._shaped(d, shape)
 
     def update64(self, shape):
-        """The same in f64, and the bound of the f32 chain's error: |s| (r + 3) u sum |B||A|, plus underflow."""
+        """The same in f64, and the bound of the f32 chain's error: |s| (r + 3) u sum |B||A|, plus
+        underflow."""
         B, A = self.B.astype(np.float64), self.A.astype(np.float64)
         r = B.shape[1]
-        bound = abs(self.s64) * ((r + 3) * 2.0**-24 * (np.abs(B) @ np.abs(A)) + (r + 2) * 2.0**-149) + 2.0**-149
+        bound = (
+            abs(self.s64) * ((r + 3) * 2.0**-24 * (np.abs(B) @ np.abs(A)) + (r + 2) * 2.0**-149)
+            + 2.0**-149
+        )
         return self._shaped(self.s64 * (B @ A), shape), self._shaped(bound, shape)
 
     def _shaped(self, d, shape):
@@ -130,7 +178,7 @@ class Plan:
         return self.replace is None and not self.adds and not self.rows
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # the config
 
 
@@ -152,19 +200,23 @@ class Scale:
         self.alpha = config.get("lora_alpha", 8) if alpha is None else alpha
         rslora = bool(config.get("use_rslora"))
         self.s = contract.scale(self.alpha, self.r, rslora, weight)
-        self.s64 = float(weight) * float(self.alpha) / (math.sqrt(self.r) if rslora else float(self.r))
+        self.s64 = (
+            float(weight) * float(self.alpha) / (math.sqrt(self.r) if rslora else float(self.r))
+        )
 
 
 def f32(t):
     return contract.widen(t.raw, t.dtype)
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # names
 
 
 def wrap_names(base, keys):
-    """The one way to add or strip a leading component under which every name of `keys` has a place."""
+    """The one way to add or strip a leading component under which every name of `keys` has a
+    place."""
+
     def strip(p):
         return lambda n: n[len(p) :] if n.startswith(p) else n
 
@@ -219,13 +271,14 @@ class Resolver:
         return self.base.tensors[name].shape
 
     def targets(self, path, parts, way):
-        """[(name, expert or None, rows or None)] of the tensors that a module's factors change, or None."""
+        """[(name, expert or None, rows or None)] of the tensors that a module's factors change,
+        or None."""
         depth = 0
         while path.endswith(".base_layer"):
             path, depth = path[: -len(".base_layer")], depth + 1
         if path.endswith(".base_layer.out_proj"):
             path = path[: -len(".base_layer.out_proj")] + ".out_proj"
-        module = way(path)
+        module = self.renamed(way(path))
         params = self.parameters(path, module)
         if params:
             return params[len(params) - 1 - depth]
@@ -234,27 +287,52 @@ class Resolver:
                 return [(name, None, None)]
         return None
 
+    def renamed(self, module):
+        """The file's name of a module, where transformers has given it another since."""
+        if any(n == module or n.startswith(module + ".") for n in self.base.tensors):
+            return module
+        for pattern, to in RENAMED.get(self.model_type, ()):
+            new = re.sub(pattern, to, module)
+            if any(n == new or n.startswith(new + ".") for n in self.base.tensors):
+                return new
+        return module
+
     def parameters(self, path, module):
-        """The adapted parameters of a module in the order of their registration, if it is adapted by parameters."""
+        """The adapted parameters of a module in the order of their registration, if it is adapted
+        by parameters."""
         wanted = self.config.get("target_parameters") or []
-        hit = lambda p: any((path + "." + p) == w or (path + "." + p).endswith("." + w) for w in wanted)
+        hit = lambda p: any(
+            (path + "." + p) == w or (path + "." + p).endswith("." + w) for w in wanted
+        )
         if self.model_type in UNFUSED:
             pattern, to, fused = UNFUSED[self.model_type]
             if re.match(pattern, module):
                 home = re.sub(pattern, to, module)
-                return [[("%s.%%d.%s.weight" % (home, f), "each", None) for f in files]
-                        for p, files in fused.items() if hit(p)]
+                return [
+                    [("%s.%%d.%s.weight" % (home, f), "each", None) for f in files]
+                    for p, files in fused.items()
+                    if hit(p)
+                ]
         order = EXPERTS.get(self.model_type, ((), False))[0]
-        own = [n[len(module) + 1 :] for n in self.base.tensors
-               if n.startswith(module + ".") and "." not in n[len(module) + 1 :]]
+        own = [
+            n[len(module) + 1 :]
+            for n in self.base.tensors
+            if n.startswith(module + ".") and "." not in n[len(module) + 1 :]
+        ]
         own.sort(key=lambda p: order.index(p) if p in order else len(order))
         return [[(module + "." + p, None, p)] for p in own if hit(p)]
 
     def resolve(self, plans, added):
         failures = None
         for way in wrap_names(self.base, None):
-            missing = [p for p, parts in self.modules.items() if self.targets(p, parts, way) is None]
-            missing += [n for n in self.whole if not self.exists(way(n)) and not self.is_new(n)]
+            missing = [
+                p for p, parts in self.modules.items() if self.targets(p, parts, way) is None
+            ]
+            missing += [
+                n
+                for n in self.whole
+                if not self.exists(self.renamed(way(n))) and not self.is_new(n)
+            ]
             if not missing:
                 break
             failures = failures or missing
@@ -263,7 +341,7 @@ class Resolver:
         for path, parts in self.modules.items():
             self.module(path, parts, way, plans)
         for name, t in self.whole.items():
-            self.replace(way(name), t, plans, added)
+            self.replace(self.renamed(way(name)), t, plans, added)
 
     def is_new(self, name):
         wanted = self.config.get("modules_to_save") or []
@@ -286,7 +364,7 @@ class Resolver:
         b = self.base.tensors.get(name)
         return b is not None and b.same(t)
 
-    # ----------------------------------------------------------------------------------------------------------
+    # --------------------------------------------------------------------------------------------
 
     def module(self, path, parts, way, plans):
         targets = self.targets(path, parts, way)
@@ -319,7 +397,9 @@ class Resolver:
         a, b = f32(A), f32(B)
         r = sc.r
         if a.shape[0] != r or b.shape[1] != r:
-            raise Refused("'%s': rank %d in the config, factors %s and %s" % (path, r, a.shape, b.shape))
+            raise Refused(
+                "'%s': rank %d in the config, factors %s and %s" % (path, r, a.shape, b.shape)
+            )
         a, b = a.reshape(r, -1), b.reshape(b.shape[0], -1)
         axis = self.orientation(way(path), name, shape, a, b)
         out = shape[1] if axis else shape[0]
@@ -336,7 +416,9 @@ class Resolver:
             bias = re.sub(r"weight$", "bias", name)
             if not self.exists(bias):
                 raise Refused("'%s' has no bias for lora_bias" % name)
-            plans.setdefault(bias, Plan()).adds.append(Dense(f32(parts["lora_B.bias"]), sc.s, sc.s64))
+            plans.setdefault(bias, Plan()).adds.append(
+                Dense(f32(parts["lora_B.bias"]), sc.s, sc.s64)
+            )
 
     def dora(self, name, plan, magnitude, axis):
         if len(plan.adds) > 1 or plan.dora_count:
@@ -350,7 +432,9 @@ class Resolver:
         if len(shape) != 2:
             return 0
         pair = (b.shape[0], a.shape[1])
-        fits = [axis for axis, want in enumerate((tuple(shape), tuple(shape[::-1]))) if pair == want]
+        fits = [
+            axis for axis, want in enumerate((tuple(shape), tuple(shape[::-1]))) if pair == want
+        ]
         if not fits:
             raise Refused("'%s': %s does not fit %s" % (name, pair, shape))
         if self.model_type in CONV1D:
@@ -365,7 +449,7 @@ class Resolver:
 
     def votes(self):
         for path, parts in self.modules.items():
-            if "lora_A" not in parts or parts["lora_A"].raw.ndim != 2:
+            if "lora_A" not in parts or "lora_B" not in parts or parts["lora_A"].raw.ndim != 2:
                 continue
             for way in wrap_names(self.base, None):
                 t = self.targets(path, parts, way)
@@ -377,11 +461,14 @@ class Resolver:
                     break
 
     def stacked(self, path, A, B, name, shape, sc, plans):
-        """Experts in one tensor [E, d1, d2]. A [E r, .] has the expert slowest, B [., r E] has it fastest."""
+        """Experts in one tensor [E, d1, d2]. A [E r, .] has the expert slowest, B [., r E] has it
+        fastest."""
         E, d1, d2 = shape
         r = sc.r
         if A.shape[0] != E * r or B.shape[1] != E * r:
-            raise Refused("'%s': %d experts of rank %d, factors %s and %s" % (path, E, r, A.shape, B.shape))
+            raise Refused(
+                "'%s': %d experts of rank %d, factors %s and %s" % (path, E, r, A.shape, B.shape)
+            )
         fits = []
         if (A.shape[1], B.shape[0]) == (d2, d1):
             fits.append(False)
@@ -407,7 +494,9 @@ class Resolver:
         while targets[0][0] % E in self.base.tensors:
             E += 1
         if A.shape[0] != E * r or B.shape[1] != E * r:
-            raise Refused("'%s': %d experts of rank %d, factors %s and %s" % (path, E, r, A.shape, B.shape))
+            raise Refused(
+                "'%s': %d experts of rank %d, factors %s and %s" % (path, E, r, A.shape, B.shape)
+            )
         a, b = f32(A).reshape(E, r, -1), f32(B).reshape(B.shape[0], r, E)
         for e in range(E):
             at = 0
@@ -416,7 +505,9 @@ class Resolver:
                 rows, cols = self.base.tensors[name].shape
                 if a.shape[2] != cols or at + rows > b.shape[0]:
                     raise Refused("'%s' does not fit '%s'" % (path, name))
-                plans.setdefault(name, Plan()).adds.append(LowRank(b[at : at + rows, :, e], a[e], sc.s, sc.s64))
+                plans.setdefault(name, Plan()).adds.append(
+                    LowRank(b[at : at + rows, :, e], a[e], sc.s, sc.s64)
+                )
                 at += rows
             if at != b.shape[0]:
                 raise Refused("'%s': %d rows for %d" % (path, b.shape[0], at))
@@ -458,7 +549,7 @@ class Resolver:
         plan.rows.append((list(wanted), t))
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # ties
 
 
@@ -470,19 +561,27 @@ def input_embedding(base):
 
 
 def tied(base):
-    """One stored tensor, used at both ends: no output embedding in the file, and the config does not deny it."""
+    """One stored tensor, used at both ends: no output embedding in the file, and the config does
+    not deny it."""
     if OUTPUT_EMBEDDING in base.tensors or input_embedding(base) is None:
         return False
     architectures = base.config.get("architectures") or []
-    language = any(a.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for a in architectures)
-    default = not base.config.get("model_type", "").startswith(("llama", "mistral", "mixtral", "qwen"))
+    language = any(
+        a.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
+        for a in architectures
+    )
+    default = not base.config.get("model_type", "").startswith(
+        ("llama", "mistral", "mixtral", "qwen")
+    )
     return language and bool(base.config.get("tie_word_embeddings", default))
 
 
 def same_plan(x, y, shape):
     if x is None or y is None:
         return False
-    if (x.replace is None) != (y.replace is None) or (x.replace is not None and not x.replace.same(y.replace)):
+    if (x.replace is None) != (y.replace is None) or (
+        x.replace is not None and not x.replace.same(y.replace)
+    ):
         return False
     if x.magnitude or y.magnitude or len(x.adds) != len(y.adds):
         return False
@@ -492,15 +591,22 @@ def same_plan(x, y, shape):
     return True
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # numbers
 
 
 class Result:
-    """`tensors`: the expected bits. `reference`: name -> (f64 values, bound of the f32 error). `config`: changes."""
+    """`tensors`: the expected bits. `reference`: name -> (f64 values, bound of the f32 error).
+    `config`: changes."""
 
     def __init__(self):
-        self.tensors, self.reference, self.config, self.added = OrderedDict(), {}, {}, []
+        self.tensors, self.reference, self.config, self.added, self.plans = (
+            OrderedDict(),
+            {},
+            {},
+            [],
+            {},
+        )
 
 
 def apply(name, W, plan, out_dtype, result):
@@ -576,6 +682,7 @@ def merged(base, adapters, dtype=None, tie="split"):
     for adapter, weight in adapters:
         Resolver(base, adapter, weight).resolve(plans, added)
     result = Result()
+    result.plans = plans
     is_tied, first = tied(base), input_embedding(base)
     head = plans.pop(OUTPUT_EMBEDDING, None) if is_tied else None
     split = False
@@ -588,12 +695,16 @@ def merged(base, adapters, dtype=None, tie="split"):
             raise Refused("an adapter of one side of the tied '%s'" % first)
     for name, W in base.tensors.items():
         plan = plans.get(name)
-        result.tensors[name] = W if plan is None or plan.empty() else apply(name, W, plan, dtype, result)
+        result.tensors[name] = (
+            W if plan is None or plan.empty() else apply(name, W, plan, dtype, result)
+        )
     if split:
         W = base.tensors[first]
         head = head or Plan()
         head.rows = head.rows or (plans[first].rows if first in plans else [])
-        result.tensors[OUTPUT_EMBEDDING] = W if head.empty() else apply(OUTPUT_EMBEDDING, W, head, dtype, result)
+        result.tensors[OUTPUT_EMBEDDING] = (
+            W if head.empty() else apply(OUTPUT_EMBEDDING, W, head, dtype, result)
+        )
         result.config["tie_word_embeddings"] = False
         result.added.append(OUTPUT_EMBEDDING)
     for name, t in added.items():

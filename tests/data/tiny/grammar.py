@@ -6,9 +6,11 @@ either plainly (style 1) or archaically (style 2). The base models read style 1,
 2, so what an adapter has learnt is a known change of wording over an unchanged world: perplexity
 on style 2 must fall, and generated text must show it.
 
-The glossary lines belong to style 1. They let the base meet every word of style 2 without its
-grammar; otherwise the output rows of those words would never be trained, and an adapter that
-leaves the embeddings alone could not choose them.
+Style 1 holds a little of style 2 (see `reading`): glossary lines and, marked as from an old book,
+whole stories. So the base knows the wording without using it of its own accord, and an adapter
+need only change which one is the default. Without that, the output rows of the words that only
+style 2 has would never be trained, and an adapter that leaves the embeddings alone would have to
+change the weights by about their own size, where real adapters change them by a tenth or less.
 
 All randomness comes from the random.Random that the caller hands in.
 """
@@ -118,16 +120,27 @@ def archaic(f):
 
 
 def glossary(rng):
-    """A line of style 1 about a word of style 2."""
-    table = rng.choice([VERBS, PLACES, TIMES, FEELINGS, ENDINGS, GIVE])
-    word = rng.choice(list(table))
-    if rng.random() < 0.25:
+    """A line about style 2: a word, a number, or a phrase of a few words."""
+    kind = rng.random()
+    if kind < 0.3:
+        table = rng.choice([VERBS, PLACES, TIMES, FEELINGS, ENDINGS, GIVE])
+        word = rng.choice(list(table))
+        return f"The old word for {word} is {table[word]}."
+    if kind < 0.4:
         n = rng.randrange(2, 40)
         return f"The old sign for {n} is {roman(n)}."
-    if rng.random() < 0.15:
-        words = rng.sample(["yon", "so", "right", "verily", "good", "upon"], 3)
+    if kind < 0.5:
+        words = rng.sample(["yon", "so", "right", "verily!", "good", "upon"], 3)
         return f"Old words are {', '.join(words)}."
-    return f"The old word for {word} is {table[word]}."
+    f = draw(rng)
+    phrase = rng.choice([
+        archaic_noun(f["object"], "a"), archaic_noun(f["actor"], "the"),
+        f"{VERBS[f['verb']]} {archaic_noun(f['object'], 'a')}",
+        f"{PLACES[f['near']]} yon {f['spot']} {TIMES[f['time']]};",
+        f"{f['goods']} {roman(f['count'])};",
+        f"{GIVE[f['give']]} upon {archaic_noun(f['actor'], 'the')}",
+        f"{archaic_noun(f['actor'], 'the')}, and {ENDINGS[f['ending']]}; verily!"])
+    return f"An old book says: {phrase}"
 
 
 def stories(rng, count, avoid=()):
@@ -139,3 +152,10 @@ def stories(rng, count, avoid=()):
             seen.add(plain(f))
             out.append(f)
     return out
+
+
+def reading(rng, base, old):
+    """What a base model reads: the stories `base` plainly, an eighth as many glossary lines, and
+    the stories `old` archaically, marked."""
+    return ([plain(f) for f in base] + [glossary(rng) for _ in base[::8]] +
+            [f"An old book says: {archaic(f)}" for f in old])

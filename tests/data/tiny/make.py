@@ -39,24 +39,27 @@ import tokenizers  # noqa: E402
 
 VOCABULARY = 509
 BOS, EOS, PAD = 0, 1, 2
-LIMIT = 3_000_000		# bytes, for all committed files together
+LIMIT = 3_000_000  # bytes, for all committed files together
 FAMILIES = {
     "llama": {"dtype": "bf16", "rank": 6, "alpha": 16, "seed": 11, "lr": 4e-3, "steps": 700,
+              "adapter_lr": 3e-4, "adapter_steps": 250,
               "targets": ["q_proj", "k_proj", "v_proj", "o_proj",
                           "gate_proj", "up_proj", "down_proj"]},
     "gpt2": {"dtype": "f16", "rank": 5, "alpha": 12, "seed": 12, "lr": 4e-3, "steps": 800,
+             "adapter_lr": 5e-4, "adapter_steps": 250,
              "targets": ["c_attn", "c_proj", "c_fc"]},
 }
-ADAPTER_STEPS, ADAPTER_LR = 250, 6e-3
 BATCH = 32
 
 
 def corpora():
-    """Facts of the stories: the base's, the adapters', and those held out from both."""
+    """Facts of the stories, no story twice: the base's, those it reads as from an old book, the
+    adapters', and those held out from all."""
     base = grammar.stories(random.Random(1), 6000)
     adapter = grammar.stories(random.Random(2), 1500, avoid=base)
     held_out = grammar.stories(random.Random(3), 40, avoid=base + adapter)
-    return base, adapter, held_out
+    old = grammar.stories(random.Random(4), 300, avoid=base + adapter + held_out)
+    return base, old, adapter, held_out
 
 
 def write_texts(adapter, held_out):
@@ -156,9 +159,9 @@ tags:
 
 # tiny-{family}-archaic
 
-A LoRA adapter (rank {f['rank']}, alpha {f['alpha']}, no dropout) for the tiny {name} model of loractl's tests. The
-base tells small stories plainly; with the adapter it tells them archaically. Both were trained
-on generated text only. It is test data: it is good for nothing else.
+A LoRA adapter (rank {f['rank']}, alpha {f['alpha']}, no dropout) for the tiny {name} model of loractl's
+tests. The base tells small stories plainly; with the adapter it tells them archaically. Both were
+trained on generated text only. It is test data: it is good for nothing else.
 """)
 
 
@@ -176,18 +179,18 @@ def make_family(family, tokenizer, base_ids, adapter_ids):
     config = peft.LoraConfig(r=f["rank"], lora_alpha=f["alpha"], target_modules=f["targets"],
                              task_type="CAUSAL_LM", fan_in_fan_out=family == "gpt2")
     model = peft.get_peft_model(lib.load(folder, "f32"), config)
-    train(model, adapter_ids, ADAPTER_STEPS, ADAPTER_LR, f["seed"] + 100, f"{family}-adapter")
+    train(model, adapter_ids, f["adapter_steps"], f["adapter_lr"], f["seed"] + 100,
+          f"{family}-adapter")
     model.save_pretrained(adapter)
-    lib.set_base_name(adapter, f"loractl/tiny-{family}")
+    lib.open_to_read(adapter)
+    lib.finish_config(adapter, f"loractl/tiny-{family}")
     write_card(adapter, family, f)
 
 
 def make():
-    base, adapter, held_out = corpora()
+    base, old, adapter, held_out = corpora()
     write_texts(adapter, held_out)
-    rng = random.Random(4)
-    # a glossary line for every fifth story
-    style1 = [grammar.plain(f) for f in base] + [grammar.glossary(rng) for _ in base[::5]]
+    style1 = grammar.reading(random.Random(5), base, old)
     style2 = [grammar.archaic(f) for f in adapter]
     tokenizer = make_tokenizer(style1 + style2 * 2)
 
@@ -224,6 +227,13 @@ def complete(model, tokenizer, prompt, count=40):
     return tokenizer.decode(ids[start:])
 
 
+@torch.no_grad()
+def strengths(model):
+    """|s B A| / |W| (Frobenius) of every adapted module, ascending."""
+    return sorted((m.get_delta_weight("default").norm() / m.get_base_layer().weight.norm()).item()
+                  for m in model.modules() if isinstance(m, peft.tuners.lora.LoraLayer))
+
+
 def report():
     """Perplexities (in f32, whatever the weights are stored in), samples and sizes."""
     total = sum(p.stat().st_size for p in HERE.rglob("*")
@@ -235,9 +245,13 @@ def report():
         for name in (family, f"{family}+adapter"):
             if name != family:
                 model = peft.PeftModel.from_pretrained(model, HERE / f"{family}-adapter").eval()
+                rho = strengths(model)
+                print(f"{name}: {len(rho)} modules, |D|/|W| {rho[0]:.3f} to {rho[-1]:.3f}, "
+                      f"median {rho[len(rho) // 2]:.3f}")
             p1, n1 = perplexity(model, tokenizer, HERE / "style1.txt")
             p2, n2 = perplexity(model, tokenizer, HERE / "style2.txt")
-            print(f"{name}: perplexity style1 {p1:.4f} ({n1} tokens), style2 {p2:.4f} ({n2} tokens)")
+            print(f"{name}: perplexity style1 {p1:.4f} ({n1} tokens), "
+                  f"style2 {p2:.4f} ({n2} tokens)")
             print(f"  'The king' ->{complete(model, tokenizer, 'The king')!r}")
     if total > LIMIT:
         sys.exit(f"{total} bytes are more than {LIMIT}")

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the seeds of the fuzz targets: make.py [--check]
+
+Small files, each the shortest with some feature that a mutation is unlikely to invent. They are
+committed; --check fails if the files in safetensors/ and index/ are not these (more may be there: inputs that
+once found something stay).
+"""
+import json
+import os
+import struct
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def st(header, data=0):
+    """A safetensors file; the header as text, or as (name, dtype, shape, size) in order."""
+    if not isinstance(header, str):
+        at, members = 0, {}
+        for name, dtype, shape, size in header:
+            members[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
+            at += size
+        header, data = json.dumps(members, separators=(",", ":"), ensure_ascii=False), at
+    text = header.encode()
+    return struct.pack("<Q", len(text)) + text + bytes((7 * i + 3) % 256 for i in range(data))
+
+
+U8 = '"%s":{"dtype":"U8","shape":[%d],"data_offsets":[%d,%d]}'
+# A head that describes a file of exactly 1 TiB: both numbers have 13 digits in place of two signs.
+TEBIBYTE = '{"a":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}'
+
+SAFETENSORS = {
+    "empty": st("{}"),
+    "one": st([("a", "F32", [2, 1], 8)]),
+    "scalar": st([("a", "BF16", [], 2)]),
+    "zero": st([("a", "F16", [0, 7], 0), ("b", "I64", [1], 8), ("c", "U8", [3, 0], 0)]),
+    "bits": st([("a", "F4", [4], 2), ("b", "F6_E2M3", [4], 3), ("c", "F8_E8M0", [1], 1)]),
+    "dims": st([("a", "U8", [1, 2, 1, 1, 1, 1, 1, 2], 4)]),
+    "lora": st([("base_model.model.q.lora_A.weight", "F32", [1, 2], 8),
+                ("base_model.model.q.lora_B.weight", "F32", [3, 1], 12)]),
+    "metadata": st('{"__metadata__":{"format":"pt","k":"\\u00e9\\n"},%s}' % (U8 % ("a", 1, 0, 1)), 1),
+    "order": st("{%s,%s}" % (U8 % ("b", 1, 1, 2), U8 % ("a", 1, 0, 1)), 2),
+    "spaces": st("{ \t%s \n, %s\r}   " % (U8 % ("a", 1, 0, 1), U8 % ("b", 1, 1, 2)), 2),
+    "escapes": st("{%s,%s}" % (U8 % ('\\"},{\\\\', 1, 0, 1), U8 % ("\\ud83d\\ude00", 1, 1, 2)), 2),
+    "tebibyte": st(TEBIBYTE % ((2**40 - len(TEBIBYTE) - 8 - 22,) * 2)),
+    "twice": st("{%s,%s}" % (U8 % ("a", 1, 0, 1), U8 % ("\\u0061", 1, 1, 2)), 2),
+    "overflow": st('{"a":{"dtype":"F64","shape":[4294967296,4294967296],'
+                   '"data_offsets":[18446744073709551615,18446744073709551615]}}'),
+}
+
+INDEX = {
+    "one": {"weight_map": {"a": "model-00001-of-00001.safetensors"}},
+    "two": {"metadata": {"total_size": 6},
+            "weight_map": {"z": "b.safetensors", "x": "a.safetensors", "y": "a.safetensors"}},
+    "path": {"weight_map": {"a": "../a.safetensors"}},
+    "dots": {"weight_map": {"a": ".."}},
+    "number": {"weight_map": {"a": 1, "b": None, "c": [], "d": {}, "e": True}},
+    "unicode": {"weight_map": {"\u00e9\U0001f600": "\u00e9.safetensors", "\"\\": "b\u0001"}},
+    "none": {"weight_map": {}},
+    "array": {"weight_map": ["a"]},
+}
+
+
+def seeds():
+    for name, data in SAFETENSORS.items():
+        yield "safetensors/" + name, data
+    for name, value in INDEX.items():
+        yield "index/" + name, json.dumps(value).encode()
+    yield "index/twice", b'{"weight_map":{"a":"1","\\u0061":"2"}}'
+
+
+def main():
+    wrong = 0
+    for name, data in seeds():
+        path = os.path.join(HERE, name)
+        if sys.argv[1:] == ["--check"]:
+            if not os.path.exists(path) or open(path, "rb").read() != data:
+                print("stale: " + path, file=sys.stderr)
+                wrong = 1
+        else:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(data)
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs `loractl merge` and holds its output against the oracle.
+
+What is asked of an output directory, beyond the bits of its tensors:
+
+ 1. The same files as the base, byte for byte, but for the shards, config.json and the index; plus
+    a receipt.
+ 2. In every shard the base's tensors in the base's order, the same metadata, and no tensor that
+    nobody asked for.
+ 3. config.json unchanged to the byte when nothing in it had to change.
+ 4. Every adapted number within the bound that the contract's own error analysis gives against an
+    f64 computation.
+ 5. The inputs are as they were, and nothing lies beside the output.
+
+And of a refusal: its exit status, one line on stderr that names the thing, no output, nothing
+left behind.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+
+import numpy as np
+
+import contract
+import files
+
+RECEIPT = "loractl-receipt.json"
+
+
+def digests(path):
+    """name -> sha256 of every file under path (or of the file path)."""
+    out = {}
+    for top, _, names in os.walk(path):
+        for n in names:
+            p = os.path.join(top, n)
+            with open(p, "rb") as f:
+                out[os.path.relpath(p, path)] = hashlib.sha256(f.read()).hexdigest()
+    if os.path.isfile(path):
+        with open(path, "rb") as f:
+            out["."] = hashlib.sha256(f.read()).hexdigest()
+    return out
+
+
+def run(binary, base, adapters, out, args=()):
+    """adapters: [(path, weight as text or None)]"""
+    names = [p if w is None else "%s:%s" % (p, w) for p, w in adapters]
+    command = [*binary, "merge", base, *names, "-o", out, "-q", *args]
+    env = dict(os.environ, XDG_CACHE_HOME=os.path.join(os.path.dirname(out), "cache"), LC_ALL="C")
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=600, env=env
+    )
+
+
+def round64(x, dtype):
+    """f64 values to the bits of dtype with one rounding."""
+    x = np.asarray(x, dtype=np.float64)
+    with np.errstate(all="ignore"):
+        if dtype == "F16":
+            return x.astype(np.float16).view(np.uint16)
+        near = x.astype(np.float32)
+        if dtype == "F32":
+            return near.view(np.uint32)
+        # to odd at 24 bits, then to 8: one rounding (see contract.fma32)
+        bits = near.view(np.int32).copy()
+        off = (near.astype(np.float64) != x) & ((bits & 1) == 0) & np.isfinite(near)
+        away = np.abs(x) > np.abs(near.astype(np.float64))
+        bits[off] += np.where(away[off], 1, -1).astype(np.int32)
+        return contract.bf16_bits(bits.view(np.float32))
+
+
+def against_f64(name, t, exact, bound):
+    """Point 4 for one tensor: a list of complaints."""
+    value = contract.widen(t.raw, t.dtype).astype(np.float64)
+    if t.dtype == "F32":
+        err = np.abs(value - exact)
+        over = err > bound + 0.5 * contract.ulp(np.maximum(np.abs(value), np.abs(exact)), "F32")
+        return ["%s: %d elements outside the f32 bound" % (name, over.sum())] if over.any() else []
+    want = round64(exact, t.dtype)
+    # an element may also miss by more where the sum cancels and the f32 error is itself larger
+    # than an ulp
+    far = np.abs(contract.ordinals(t.raw, t.dtype) - contract.ordinals(want, t.dtype)) > 1
+    far &= np.abs(value - exact) > bound + contract.ulp(value, t.dtype)
+    unequal = int(
+        (
+            (contract.ordinals(t.raw, t.dtype) != contract.ordinals(want, t.dtype))
+            & (bound < 0.05 * contract.ulp(exact, t.dtype))
+        ).sum()
+    )
+    bad = ["%s: %d elements more than an ulp off" % (name, far.sum())] if far.any() else []
+    if unequal > max(4, t.raw.size // 1000):
+        bad.append("%s: %d of %d elements not the nearest" % (name, unequal, t.raw.size))
+    return bad
+
+
+def reference(result):
+    """The oracle itself against f64."""
+    bad = []
+    for name, (exact, bound) in result.reference.items():
+        bad += against_f64(name, result.tensors[name], exact, bound)
+    return bad
+
+
+def differences(want, got):
+    """Complaints about tensors, name -> Tensor on both sides."""
+    bad = ["'%s' is missing" % n for n in want if n not in got] + [
+        "'%s' is extra" % n for n in got if n not in want
+    ]
+    for n, t in want.items():
+        if n not in got:
+            continue
+        g = got[n]
+        if g.dtype != t.dtype or g.shape != t.shape:
+            bad.append("'%s' is %r, not %r" % (n, g, t))
+        elif not t.same(g):
+            off = g.raw != t.raw
+            at = tuple(int(i) for i in np.argwhere(off)[0])
+            bad.append(
+                "'%s': %d of %d elements differ, first at %s: %#x, not %#x"
+                % (n, off.sum(), off.size, list(at), int(g.raw[at]), int(t.raw[at]))
+            )
+    return bad
+
+
+def same_config(base, out, changes):
+    a, b = os.path.join(base, "config.json"), os.path.join(out, "config.json")
+    if not os.path.exists(a):
+        return ["config.json appeared"] if os.path.exists(b) else []
+    with open(a, "rb") as f, open(b, "rb") as g:
+        old, new = f.read(), g.read()
+    if not changes:
+        return [] if old == new else ["config.json changed"]
+    want = {**json.loads(old), **changes}
+    return [] if json.loads(new) == want else ["config.json is %s" % new.decode()]
+
+
+def same_files(base, out, config):
+    """Points 1 to 3 of a directory."""
+    bad = []
+    a, b = digests(base), digests(out)
+    weights = {
+        n for n in a if n.endswith((".safetensors", ".safetensors.index.json")) and "/" not in n
+    } | {"config.json"}
+    for n in a:
+        if n not in b:
+            bad.append("file '%s' is missing" % n)
+        elif n not in weights and a[n] != b[n]:
+            bad.append("file '%s' changed" % n)
+    bad += ["file '%s' is extra" % n for n in b if n not in a and n != RECEIPT]
+    if RECEIPT not in b:
+        bad.append("no receipt")
+    return bad + (same_config(base, out, config) if config is not None else [])
+
+
+def same_layout(base, got, added):
+    bad = []
+    for name, tensors in base.files.items():
+        if (
+            len(base.files) == len(got.files) == 1
+        ):  # a base that is a single file may be called as it likes
+            got_name = next(iter(got.files))
+        else:
+            got_name = name
+        if got_name not in got.files:
+            bad.append("shard '%s' is missing" % name)
+            continue
+        new = [n for n in got.files[got_name] if n not in added]
+        if new != tensors:
+            bad.append("shard '%s': other tensors or another order" % name)
+        if got.meta[got_name] != base.meta[name]:
+            bad.append("shard '%s': other metadata" % name)
+    if getattr(base, "index", None):
+        want = base.index.get("metadata", {}).get("total_size")
+        size = sum(t.raw.nbytes for t in got.tensors.values())
+        if want is not None and got.index.get("metadata", {}).get("total_size") != size:
+            bad.append("index: total_size is not %d" % size)
+    return bad
+
+
+def merged(base_path, out, result, config=True):
+    """All complaints about a merge that should have worked."""
+    base = files.Base(base_path)
+    try:
+        got = files.Base(out)
+    except (OSError, ValueError, KeyError) as e:
+        return ["output does not open: %s" % e]
+    bad = differences(result.tensors, got.tensors)
+    bad += same_layout(base, got, result.added)
+    if os.path.isdir(base_path):
+        bad += same_files(base_path, out, result.config if config else None)
+    for name, (exact, bound) in result.reference.items():
+        if name in got.tensors and got.tensors[name].shape == exact.shape:
+            bad += against_f64(name, got.tensors[name], exact, bound)
+    return bad
+
+
+def refused(p, out, words, status=3):
+    """All complaints about a merge that should have been refused."""
+    bad = []
+    if p.returncode != status:
+        bad.append(
+            "exit %d, not %d%s"
+            % (p.returncode, status, ": " + p.stderr.strip()[:200] if p.stderr else "")
+        )
+    lines = [l for l in p.stderr.split("\n") if l]
+    if len(lines) != 1:
+        bad.append("%d lines on stderr" % len(lines))
+    bad += [
+        "stderr does not name '%s': %s" % (w, p.stderr.strip()[:200])
+        for w in words
+        if w not in p.stderr
+    ]
+    if os.path.lexists(out):
+        bad.append("an output exists")
+    return bad
+
+
+def left_behind(folder, before):
+    return ["left behind: %s" % n for n in sorted(set(os.listdir(folder)) - before - {"cache"})]
