@@ -175,7 +175,7 @@ static enum lora_status merge(const struct cmd_ctx *ctx, const struct merge_args
 		fputs(lora_merge_receipt(result), ui_out(ctx->ui));
 	if (!status && !ctx->json && ctx->verbose)
 		status = print_tensors(ctx, result, err);
-	if (!status && !ctx->json)
+	if (!status && !ctx->json && !ctx->ui->quiet)
 		print_summary(ctx, args, result);
 	lora_merge_result_free(result);
 	return status;

@@ -1,167 +1,231 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kern/linalg.c - the singular values of s*B*A through QR of its factors.
+/* kern/linalg.c - the spectrum of an update, through its factors.
  *
- *	B [m, r] = Q1 R1,  A^T [n, r] = Q2 R2   =>   s*B*A = Q1 (s R1 R2^T) Q2^T
+ * The singular values of D = s*B*A [m, n] are those of a matrix of r x r, r being small:
  *
- * Q1 and Q2 have orthonormal columns, so that the small matrix in the middle has the singular
- *values of the product: O((m + n) r^2) instead of the O(m n min(m, n)) of the full matrix.
- *Everything is in f64, column-major inside, as LAPACK wants it: a row-major A [r, n] is A^T [n, r]
- *column-major as it stands.
+ *	B   = Q1 R1	[m, r] = [m, r] [r, r]		D = Q1 (s R1 R2^T) Q2^T
+ *	A^T = Q2 R2	[n, r] = [n, r] [r, r]
  *
- * OpenBLAS is set to one thread, here and nowhere else; that is process-wide.
+ * for Q1 and Q2 have orthonormal columns and change no singular value. (R^T R = B^T B would give R
+ * as well, but squares the condition: singular values below 1e-8 of the largest would be noise.)
+ *
+ * 1. Only R is wanted, so that a tall matrix is taken in blocks of rows: R of [R so far; next
+ *    rows] is R of all rows so far. Memory depends on r alone, however long the vocabulary is.
+ * 2. LAPACK is column-major: element (i, k) of a matrix here is at [i + k*ld].
+ * 3. With fewer than r rows in all, R has rows of zeros, and r - min(m, n) values are zero: noise
+ *in what LAPACK returns, which is descending, so that they are its last and are not passed on.
  */
-#include "kern/linalg.h"
-
-#include "base/checked.h"
-#include "base/error.h"
-
-#include <cblas.h>
 #include <limits.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
-/* LAPACK as its Fortran callers see it. */
+#include <cblas.h>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "kern/linalg.h"
+
+/* LAPACK has no header of its own everywhere. Fortran passes the lengths of strings at the end. */
 void dgeqrf_(const int *m, const int *n, double *a, const int *lda, double *tau, double *work,
 	     const int *lwork, int *info);
-void dgesdd_(const char *jobz, const int *m, const int *n, double *a, const int *lda, double *s,
-	     double *u, const int *ldu, double *vt, const int *ldvt, double *work, const int *lwork,
-	     int *iwork, int *info, size_t jobz_length);
+void dgesvd_(const char *jobu, const char *jobvt, const int *m, const int *n, double *a,
+	     const int *lda, double *s, double *u, const int *ldu, double *vt, const int *ldvt,
+	     double *work, const int *lwork, int *info, size_t jobu_length, size_t jobvt_length);
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+/* The only place that sets it. Weak: another BLAS than OpenBLAS does without. */
+void openblas_set_num_threads(int count) __attribute__((weak));
 
-static void one_thread(void)
+static void set_one_thread(void)
 {
-	openblas_set_num_threads(1);
+	if (openblas_set_num_threads)
+		openblas_set_num_threads(1);
 }
 
-static double *doubles(size_t rows, size_t cols)
+static void use_one_thread(void)
 {
-	uint64_t bytes;
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-	if (lora__mul_overflows(rows, cols, &bytes) ||
-	    lora__mul_overflows(bytes, sizeof(double), &bytes) || bytes > SIZE_MAX / 2)
-		return NULL;
-	return malloc((size_t)bytes + 1);
+	pthread_once(&once, set_one_thread);
 }
 
-/* The upper trapezoid R [min(rows, r), r] of X [rows, r], column-major in x (destroyed), into out,
- * column-major with its zeros. */
-static enum lora_status triangle(double *x, size_t rows, size_t r, double *out,
+/* A matrix of f32 [rows, r] of which element (i, k) is at[i*row_step + k*column_step]. */
+struct tall {
+	const float *at;
+	size_t rows, row_step, column_step;
+};
+
+/* All memory of one spectrum. */
+struct scratch {
+	double *R1, *R2, *core; /* [r, r] */
+	double *block;		/* [ld, r]: R so far, then rows of a factor */
+	double *tau, *sigma;	/* [r] */
+	double *work;		/* [work_size], LAPACK's */
+	int r, ld, work_size;
+};
+
+/* Rows of a block beyond R: at least as many as R has, or most of the work would be spent on R. */
+static uint64_t block_rows(uint64_t r)
+{
+	return r + 256;
+}
+
+static enum lora_status report(struct lora_error *err, const char *routine, int info)
+{
+	if (info == 0)
+		return LORA_OK;
+	return lora__fail(err, LORA_SYSTEM, "%s of LAPACK failed with info %d", routine, info);
+}
+
+/* What dgeqrf and dgesvd want for their work arrays, as they say themselves. */
+static enum lora_status ask_work_size(struct scratch *s, struct lora_error *err)
+{
+	const int ask = -1;
+	double want[2] = {1, 1}, none = 0;
+	int info = 0;
+
+	dgeqrf_(&s->ld, &s->r, &none, &s->ld, &none, &want[0], &ask, &info);
+	if (info == 0)
+		dgesvd_("N", "N", &s->r, &s->r, &none, &s->r, &none, &none, &s->r, &none, &s->r,
+			&want[1], &ask, &info, 1, 1);
+	if (want[1] > want[0])
+		want[0] = want[1];
+	if (want[0] >= INT_MAX)
+		return lora__fail_memory(err);
+	s->work_size = (int)want[0];
+	return report(err, "dgeqrf or dgesvd", info);
+}
+
+static void scratch_free(struct scratch *s)
+{
+	free(s->R1);
+	free(s->R2);
+	free(s->core);
+	free(s->block);
+	free(s->tau);
+	free(s->sigma);
+	free(s->work);
+}
+
+static enum lora_status scratch_new(struct scratch *s, size_t r, struct lora_error *err)
+{
+	uint64_t square, cells, ld;
+	enum lora_status status;
+
+	/* dnrm2 and LAPACK count elements in an int. */
+	if (lora__mul_overflows(r, r, &square) || square > INT_MAX)
+		return lora__fail(err, LORA_INPUT, "rank %zu is more than a spectrum is made for",
+				  r);
+	ld = r + block_rows(r);
+	if (lora__mul_overflows(ld, r, &cells) || cells > SIZE_MAX / sizeof(double))
+		return lora__fail_memory(err);
+	s->r = (int)r;
+	s->ld = (int)ld;
+	status = ask_work_size(s, err);
+	if (status)
+		return status;
+	s->R1 = calloc((size_t)square, sizeof(double));
+	s->R2 = calloc((size_t)square, sizeof(double));
+	s->core = malloc((size_t)square * sizeof(double));
+	s->block = malloc((size_t)cells * sizeof(double));
+	s->tau = malloc(r * sizeof(double));
+	s->sigma = malloc(r * sizeof(double));
+	s->work = malloc((size_t)s->work_size * sizeof(double));
+	if (!s->R1 || !s->R2 || !s->core || !s->block || !s->tau || !s->sigma || !s->work)
+		return lora__fail_memory(err);
+	return LORA_OK;
+}
+
+/* block [r + rows, r] = [R; rows of X from `row` on]; false if one of them is not finite. */
+static bool fill_block(struct scratch *s, const double *R, const struct tall *X, size_t row,
+		       size_t rows)
+{
+	size_t r = (size_t)s->r, ld = (size_t)s->ld;
+	bool finite = true;
+
+	for (size_t k = 0; k < r; k++) {
+		double *column = s->block + k * ld;
+		const float *from = X->at + row * X->row_step + k * X->column_step;
+
+		memcpy(column, R + k * r, r * sizeof(double));
+		for (size_t i = 0; i < rows; i++) {
+			float x = from[i * X->row_step];
+
+			finite = finite && isfinite(x);
+			column[r + i] = (double)x;
+		}
+	}
+	return finite;
+}
+
+/* R [r, r], upper triangular and zero on entry, such that X = Q R. */
+static enum lora_status triangle(struct scratch *s, double *R, const struct tall *X,
 				 struct lora_error *err)
 {
-	int m = (int)rows, n = (int)r, info = 0, work_size = -1;
-	size_t k = rows < r ? rows : r;
-	double best = 0, *tau = doubles(k, 1), *work = NULL;
-	enum lora_status status = tau ? LORA_OK : lora__fail_memory(err);
+	size_t r = (size_t)s->r, ld = (size_t)s->ld, step = ld - r;
 
-	if (!status) {
-		dgeqrf_(&m, &n, x, &m, tau, &best, &work_size, &info);
-		work_size = (int)best;
-		work = doubles((size_t)work_size, 1);
-		status = work ? LORA_OK : lora__fail_memory(err);
+	for (size_t row = 0; row < X->rows; row += step) {
+		size_t rows = X->rows - row < step ? X->rows - row : step;
+		int height = (int)(r + rows), info = 0;
+
+		if (!fill_block(s, R, X, row, rows))
+			return lora__fail(err, LORA_INPUT,
+					  "a factor holds a value that is not finite");
+		dgeqrf_(&height, &s->r, s->block, &s->ld, s->tau, s->work, &s->work_size, &info);
+		if (info != 0)
+			return report(err, "dgeqrf", info);
+		for (size_t k = 0; k < r; k++) /* below the diagonal lies Q */
+			memcpy(R + k * r, s->block + k * ld, (k + 1) * sizeof(double));
 	}
-	if (!status) {
-		dgeqrf_(&m, &n, x, &m, tau, work, &work_size, &info);
-		if (info)
-			status = lora__fail(err, LORA_SYSTEM, "LAPACK dgeqrf failed: %d", info);
-	}
-	for (size_t j = 0; j < r && !status; j++)
-		for (size_t i = 0; i < k; i++)
-			out[j * k + i] = i <= j ? x[j * rows + i] : 0;
-	free(tau);
-	free(work);
-	return status;
+	return LORA_OK;
 }
 
-/* Singular values of M [rows, cols], column-major (destroyed). */
-static enum lora_status singular_values(double *matrix, size_t rows, size_t cols, double *values,
-					struct lora_error *err)
+static enum lora_status spectrum(struct scratch *scratch, const struct tall *B,
+				 const struct tall *At, double s, double *norm,
+				 struct lora_error *err)
 {
-	int m = (int)rows, n = (int)cols, one = 1, info = 0, work_size = -1;
-	size_t k = rows < cols ? rows : cols;
-	double best = 0, nothing = 0, *work = NULL;
-	int *iwork = malloc((8 * k + 1) * sizeof(*iwork));
-	enum lora_status status = iwork ? LORA_OK : lora__fail_memory(err);
+	int r = scratch->r, info = 0;
+	double none = 0;
+	enum lora_status status = triangle(scratch, scratch->R1, B, err);
 
-	if (!status) {
-		dgesdd_("N", &m, &n, matrix, &m, values, &nothing, &one, &nothing, &one, &best,
-			&work_size, iwork, &info, 1);
-		work_size = (int)best;
-		work = doubles((size_t)work_size, 1);
-		status = work ? LORA_OK : lora__fail_memory(err);
-	}
-	if (!status) {
-		dgesdd_("N", &m, &n, matrix, &m, values, &nothing, &one, &nothing, &one, work,
-			&work_size, iwork, &info, 1);
-		if (info)
-			status = lora__fail(err, LORA_SYSTEM, "LAPACK dgesdd did not converge: %d",
-					    info);
-	}
-	free(iwork);
-	free(work);
-	return status;
-}
-
-static enum lora_status factors(const float *B, const float *A, size_t m, size_t n, size_t r,
-				double *r1, double *r2, struct lora_error *err)
-{
-	double *b = doubles(m, r), *a = doubles(n, r);
-	enum lora_status status = b && a ? LORA_OK : lora__fail_memory(err);
-
-	for (size_t k = 0; k < r && !status; k++) {
-		for (size_t i = 0; i < m; i++)
-			b[k * m + i] = (double)B[i * r + k];
-		for (size_t j = 0; j < n; j++)
-			a[k * n + j] = (double)A[k * n + j];
-	}
 	if (!status)
-		status = triangle(b, m, r, r1, err);
-	if (!status)
-		status = triangle(a, n, r, r2, err);
-	free(b);
-	free(a);
-	return status;
+		status = triangle(scratch, scratch->R2, At, err);
+	if (status)
+		return status;
+	cblas_dgemm(CblasColMajor, CblasNoTrans, CblasTrans, r, r, r, s, scratch->R1, r,
+		    scratch->R2, r, 0.0, scratch->core, r);
+	*norm = cblas_dnrm2(r * r, scratch->core, 1);
+	dgesvd_("N", "N", &r, &r, scratch->core, &r, scratch->sigma, &none, &r, &none, &r,
+		scratch->work, &scratch->work_size, &info, 1, 1);
+	return report(err, "dgesvd", info);
 }
 
 enum lora_status lora__lowrank_spectrum(const float *B, const float *A, size_t m, size_t n,
 					size_t r, double s, double *values, size_t *count,
 					double *norm, struct lora_error *err)
 {
-	size_t k1 = m < r ? m : r, k2 = n < r ? n : r;
-	double *r1 = NULL, *r2 = NULL, *middle = NULL, sum = 0;
-	enum lora_status status = LORA_OK;
+	const struct tall tall_B = {B, m, r, 1}, tall_At = {A, n, 1, n};
+	struct scratch scratch = {0};
+	enum lora_status status;
+	double total = 0;
 
 	*count = 0;
 	*norm = 0;
-	if (m > INT_MAX || n > INT_MAX || r > INT_MAX)
-		return lora__fail(err, LORA_INPUT,
-				  "a factor has more than %d rows: too large to look at", INT_MAX);
-	if (k1 == 0 || k2 == 0)
+	if (m == 0 || n == 0 || r == 0)
 		return LORA_OK;
-	pthread_once(&once, one_thread);
-	r1 = doubles(k1, r);
-	r2 = doubles(k2, r);
-	middle = doubles(k1, k2);
-	if (!r1 || !r2 || !middle) {
-		status = lora__fail_memory(err);
-		goto out;
-	}
-	status = factors(B, A, m, n, r, r1, r2, err);
-	if (status)
-		goto out;
-	cblas_dgemm(CblasColMajor, CblasNoTrans, CblasTrans, (int)k1, (int)k2, (int)r, s, r1,
-		    (int)k1, r2, (int)k2, 0, middle, (int)k1);
-	for (size_t i = 0; i < k1 * k2; i++)
-		sum += middle[i] * middle[i];
-	*norm = sqrt(sum);
-	status = singular_values(middle, k1, k2, values, err);
+	use_one_thread();
+	status = scratch_new(&scratch, r, err);
 	if (!status)
-		*count = k1 < k2 ? k1 : k2;
-out:
-	free(r1);
-	free(r2);
-	free(middle);
+		status = spectrum(&scratch, &tall_B, &tall_At, s, &total, err);
+	if (!status) {
+		*norm = total;
+		*count = r < m ? r : m;
+		*count = *count < n ? *count : n;
+		memcpy(values, scratch.sigma, *count * sizeof(*values));
+	}
+	scratch_free(&scratch);
 	return status;
 }
 
@@ -173,11 +237,8 @@ double lora__effective_rank(const double *values, size_t count)
 		sum += values[i];
 	if (!(sum > 0))
 		return 0;
-	for (size_t i = 0; i < count; i++) {
-		double p = values[i] / sum;
-
-		if (p > 0)
-			entropy -= p * log(p);
-	}
+	for (size_t i = 0; i < count; i++)
+		if (values[i] > 0) /* p ln p is 0 at 0 */
+			entropy -= values[i] / sum * log(values[i] / sum);
 	return exp(entropy);
 }

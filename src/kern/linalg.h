@@ -1,20 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kern/linalg.h - dense linear algebra in f64 for looking at adapters (never for the merged weights): LAPACK and BLAS behind three functions.
+/* kern/linalg.h - dense linear algebra in f64 for looking at adapters, never for the merged
+ * weights.
  *
- * All matrices row-major. OpenBLAS runs single-threaded here: callers parallelise over modules. */
+ * LAPACK and BLAS stand behind it. Their last digits differ between processors: nothing that is
+ * signed, or compared bit by bit, may rest on these results.
+ *
+ * OpenBLAS is put on one thread, for the whole process and with the first call of a function here:
+ * it has no setting of smaller reach. Callers parallelise over modules; all functions may run on
+ * any number of threads at once.
+ */
 #ifndef LORA_KERN_LINALG_H
 #define LORA_KERN_LINALG_H
 
 #include <loractl/error.h>
 #include <stddef.h>
 
-/* Singular values of s*B*A, descending, without ever forming the product: B [m, r] = Q1 R1, A^T [n, r] = Q2 R2, then the SVD of s * R1 * R2^T
- * (at most r x r; m or n may be below r). Writes min(r, m, n) values to `values` and their number to *count; *norm is the Frobenius norm, computed from
- * R1 R2^T directly. Inputs must be finite. B and A are kept. LORA_SYSTEM without memory or if LAPACK does not converge. */
-enum lora_status lora__lowrank_spectrum(const float *B, const float *A, size_t m, size_t n, size_t r, double s,
-					double *values, size_t *count, double *norm, struct lora_error *err);
+/* Singular values of s*B*A, descending, without ever forming the product.
+ *
+ * shapes   B [m, r], A [r, n], row-major, contiguous; m or n may be below r.
+ * result   `values` (room for r) gets min(r, m, n) values, *count their number, *norm the Frobenius
+ *          norm of s*B*A. LORA_INPUT if a factor holds a value that is not finite, LORA_SYSTEM
+ *          without memory (about 24*r*r bytes are taken) or if LAPACK does not converge; then
+ *          *count and *norm are 0.
+ * numeric  B = Q1 R1 and A^T = Q2 R2, then the values of s * R1 * R2^T [r, r], whose Frobenius norm
+ *          is *norm. Errors are a few 1e-15 of the largest value.
+ */
+enum lora_status lora__lowrank_spectrum(const float *B, const float *A, size_t m, size_t n,
+					size_t r, double s, double *values, size_t *count,
+					double *norm, struct lora_error *err);
 
-/* exp(-sum p ln p), p = values / sum(values): Roy & Vetterli 2007. 0 if all are 0. */
+/* exp(-sum p ln p) for p = values / sum(values): how many equal values would spread as much (Roy
+ * and Vetterli 2007). 0 if all are 0. */
 double lora__effective_rank(const double *values, size_t count);
 
 #endif

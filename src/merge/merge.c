@@ -159,13 +159,8 @@ static enum lora_status check_bindings(const struct lora_plan *plan, struct lora
 					  "with one, or drop "
 					  "--require-bound",
 					  lora__escape(adapter->name));
-		if (!adapter->bound) {
-			lora__note(plan->observer, LORA_NOTE_INFO,
-				   "adapter '%s' carries no binding: names and shapes fit this "
-				   "base, its weights were not compared",
-				   lora__escape(adapter->name));
+		if (!adapter->bound)
 			continue;
-		}
 		if (lora__sha256_equal(&adapter->bound_root, &plan->base->root))
 			continue;
 		lora__sha256_hex(&adapter->bound_root, theirs);
@@ -176,6 +171,17 @@ static enum lora_status check_bindings(const struct lora_plan *plan, struct lora
 				  lora__escape(adapter->name), theirs, ours);
 	}
 	return LORA_OK;
+}
+
+/* Said once the merge stands: before, it would only be a line beside an error. */
+static void note_unbound(const struct lora_plan *plan)
+{
+	for (size_t a = 0; a < plan->input_count; a++)
+		if (!plan->inputs[a].adapter->bound)
+			lora__note(plan->observer, LORA_NOTE_INFO,
+				   "adapter '%s' carries no binding: names and shapes fit this base, "
+				   "its weights were not compared",
+				   lora__escape(plan->inputs[a].adapter->name));
 }
 
 static enum lora_status open_outputs(struct lora_plan *plan, struct lora_output *output,
@@ -381,8 +387,11 @@ static enum lora_status run(struct lora_plan *plan, const char *output,
 		status = check_bindings(plan, err);
 	if (status)
 		return status;
-	return plan->options->dry_run ? predict(plan, result, err)
-				      : write_all(plan, output, result, err);
+	status = plan->options->dry_run ? predict(plan, result, err)
+					: write_all(plan, output, result, err);
+	if (!status)
+		note_unbound(plan);
+	return status;
 }
 
 enum lora_status lora_merge(struct lora_merge_result **out, struct lora_model *base,

@@ -511,6 +511,19 @@ def _check_files(judge, have, path, what):
         judge.expect(os.path.basename(place) in names, what + ": not listed: " + os.path.basename(place))
 
 
+def _check_index(judge, base, out):
+    """The same but for the total size, which is that of the tensors' bytes."""
+    maps = []
+    for folder in base, out:
+        with open(os.path.join(folder, INDEX)) as file:
+            maps.append(json.load(file))
+    if "total_size" in maps[0].get("metadata", {}):
+        maps[0]["metadata"]["total_size"] = sum(len(tensor.data) for path in _weights(out)
+                                                for tensor in File(path).tensors.values())
+    judge.equal(maps[1], maps[0], "index")
+    judge.equal(list(maps[1]["weight_map"]), list(maps[0]["weight_map"]), "order of the index")
+
+
 def _check_layout(judge, base, out, adapted, dtype):
     """The same files, tensors, order, types; what no adapter touches has the same bytes."""
     if os.path.isdir(base):
@@ -522,6 +535,8 @@ def _check_layout(judge, base, out, adapted, dtype):
             judge.expect(not os.path.islink(os.path.join(out, name)), "a link: " + name)
     judge.equal([os.path.basename(p) for p in _weights(out)] if os.path.isdir(base) else 1,
                 [os.path.basename(p) for p in _weights(base)] if os.path.isdir(base) else 1, "shards")
+    if os.path.exists(os.path.join(base, INDEX)):
+        _check_index(judge, base, out)
     pairs = {}
     for before, after in zip(_weights(base), _weights(out)):
         x, y = File(before), File(after)
@@ -626,6 +641,18 @@ def _check_values(judge, base, pairs, modules, receipt):
         judge.expect(module.wrong == 0, "%s: %d elements are not W + s*B*A" % (name, module.wrong))
         if name in entries:
             _check_figures(judge, entries[name], module, after.dtype)
+
+
+def head_alone(base, out, adapter):
+    """GPT-2's head gets an update of its own: lm_head is wte plus the update, wte is as it was."""
+    judge = Judge()
+    before, after = (File(_weights(path)[0]).tensors for path in (base, out))
+    (edit,) = Adapter(adapter, None).modules.values()
+    module = Module(before["transformer.wte.weight"], after["lm_head.weight"], [edit], False)
+    judge.equal(module.wrong, 0, "elements of lm_head that are not wte + s*B*A")
+    for name in before:
+        judge.expect(before[name].data == after[name].data, name + ": changed")
+    judge.end()
 
 
 def same_tensors(left, right):

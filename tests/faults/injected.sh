@@ -13,7 +13,7 @@ sums=$(find base adapter -type f -exec sha256sum {} + | sort)
 # CALL: how often a merge makes it on the output's side
 count()
 {
-	strace -f -o "$cli_folder/trace" -e trace="$1" "$LORACTL" merge -q --threads 1 base adapter -o counted
+	strace -f -o "$cli_folder/trace" -e trace="$1" "$LORACTL" merge -q --threads 1 base adapter -o counted >/dev/null
 	rm -rf counted
 	grep -c "$1(" "$cli_folder/trace"
 }
@@ -56,8 +56,8 @@ kill_each()
 
 	calls=$(count "$1")
 	for ((n = 1; n <= calls; n++)); do
-		run strace -f -o /dev/null -e trace="$1" -e inject="$1:signal=SIGKILL:when=$n" \
-			"$LORACTL" merge -q --threads 1 base adapter -o merged
+		{ run strace -f -o /dev/null -e trace="$1" -e inject="$1:signal=SIGKILL:when=$n" \
+			"$LORACTL" merge -q --threads 1 base adapter -o merged; } 2>/dev/null
 		if [ -e merged ]; then
 			# Killed at or after the rename: then it is whole.
 			"$LORACTL" merge -q base adapter -o again

@@ -11,6 +11,7 @@ What is asked of an output directory, beyond the bits of its tensors:
  4. Every adapted number within the bound that the contract's own error analysis gives against an
     f64 computation.
  5. The inputs are as they were, and nothing lies beside the output.
+ 6. The receipt says what is true: sizes and digests of files, ranks, scales, counts, measures.
 
 And of a refusal: its exit status, one line on stderr that names the thing, no output, nothing
 left behind.
@@ -43,11 +44,12 @@ def digests(path):
     return out
 
 
-def run(binary, base, adapters, out, args=()):
+def run(binary, base, adapters, out, args=(), env=None):
     """adapters: [(path, weight as text or None)]"""
     names = [p if w is None else "%s:%s" % (p, w) for p, w in adapters]
     command = [*binary, "merge", base, *names, "-o", out, "-q", *args]
-    env = dict(os.environ, XDG_CACHE_HOME=os.path.join(os.path.dirname(out), "cache"), LC_ALL="C")
+    cache = os.path.join(os.path.dirname(out), "cache")
+    env = {**os.environ, "XDG_CACHE_HOME": cache, "LC_ALL": "C", **(env or {})}
     return subprocess.run(
         command, capture_output=True, text=True, errors="replace", timeout=600, env=env
     )
@@ -189,9 +191,103 @@ def merged(base_path, out, result, config=True):
     bad += same_layout(base, got, result.added)
     if os.path.isdir(base_path):
         bad += same_files(base_path, out, result.config if config else None)
+        try:
+            bad += receipt(base_path, out, result)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+            bad.append("receipt: %s: %s" % (type(e).__name__, e))
     for name, (exact, bound) in result.reference.items():
         if name in got.tensors and got.tensors[name].shape == exact.shape:
             bad += against_f64(name, got.tensors[name], exact, bound)
+    return bad
+
+
+def listed(folder, files_listed, shards):
+    """Point 6 for one list of files."""
+    bad, there = [], digests(folder)
+    for f in files_listed:
+        path = os.path.join(folder, f["name"])
+        if there.get(f["name"]) != f["sha256"] or os.path.getsize(path) != f["size"]:
+            bad.append("receipt: '%s' has another size or digest" % f["name"])
+    missing = set(shards) - {f["name"] for f in files_listed}
+    return bad + ["receipt: '%s' is not listed" % n for n in sorted(missing)]
+
+
+def module_measures(name, m, base, got, result):
+    """rho, unchanged and noise of one plain low-rank update, in f64."""
+    plan = result.plans.get(name)
+    if plan is None or plan.magnitude or plan.replace or plan.rows or name not in base.tensors:
+        return []
+    if name not in result.reference:
+        return []
+    w = contract.widen(base.tensors[name].raw, base.tensors[name].dtype).astype(np.float64)
+    new = contract.widen(got.tensors[name].raw, got.tensors[name].dtype).astype(np.float64)
+    exact, _ = result.reference[name]
+    size = np.linalg.norm(exact - w)
+    if not size or not np.linalg.norm(w):
+        return []
+    want = {
+        "rho": (size / np.linalg.norm(w), 1e-4),
+        "noise": (
+            np.linalg.norm(new - exact) / size,
+            0.01 if got.tensors[name].dtype != "F32" else 1,
+        ),
+    }
+    bad = [
+        "receipt: '%s': %s is %r, not %.6g" % (name, k, m.get(k), v)
+        for k, (v, e) in want.items()
+        if not isinstance(m.get(k), (int, float)) or abs(m[k] - v) > e * v
+    ]
+    share = float((new == w).mean())
+    if not isinstance(m.get("unchanged"), (int, float)) or abs(m["unchanged"] - share) > 1e-9:
+        bad.append("receipt: '%s': unchanged is %r, not %.9g" % (name, m.get("unchanged"), share))
+    return bad
+
+
+def receipt(base_path, out, result):
+    """Point 6 of a directory."""
+    path = os.path.join(out, RECEIPT)
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    r = json.loads(text, object_pairs_hook=files.no_duplicates)
+    base, got = files.Base(base_path), files.Base(out)
+    bad = ["receipt: absolute path in it"] if os.path.dirname(base_path) in text else []
+    bad += listed(base_path, r["base"]["files"], base.files)
+    bad += listed(out, r["merged"]["files"], got.files)
+    touched = {n for n, p in result.plans.items() if not p.empty() and n in base.tensors}
+    if r["untouched"] != len(base.tensors) - len(touched):
+        bad.append(
+            "receipt: untouched is %r, not %d" % (r["untouched"], len(base.tensors) - len(touched))
+        )
+    for n in result.added:
+        if n not in json.dumps(r["added"]) and n not in json.dumps(r["modules"]):
+            bad.append("receipt: '%s' is not among the added" % n)
+    seen = set()
+    for m in r["modules"]:
+        name = m["tensor"]
+        seen.add(name)
+        plan = result.plans.get(name)
+        scales = (
+            {float(np.float32(u.s)) for a in plan.adds for u in getattr(a, "parts", [a])}
+            if plan
+            else set()
+        )
+        ranks = (
+            {u.B.shape[1] for a in plan.adds for u in getattr(a, "parts", [a]) if hasattr(u, "B")}
+            if plan
+            else set()
+        )
+        if plan and plan.adds and m.get("scale") is not None:
+            if not any(abs(m["scale"] - s) <= 1e-6 * abs(s) for s in scales):
+                bad.append(
+                    "receipt: '%s': scale %r is not among %s" % (name, m["scale"], sorted(scales))
+                )
+            if m.get("rank") and ranks and m["rank"] not in ranks:
+                bad.append(
+                    "receipt: '%s': rank %r is not among %s" % (name, m["rank"], sorted(ranks))
+                )
+        if plan and len(plan.adds) == 1 and name in got.tensors:
+            bad += module_measures(name, m, base, got, result)
+    bad += ["receipt: '%s' is not among the modules" % n for n in sorted(touched - seen)]
     return bad
 
 

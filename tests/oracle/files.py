@@ -155,9 +155,10 @@ class Base:
 
 
 class Adapter:
-    """A PEFT directory."""
+    """A PEFT directory, or the weights' file in one."""
 
     def __init__(self, path):
+        path = os.path.dirname(path) if os.path.isfile(path) else path
         self.path = path
         self.config = load_json(os.path.join(path, "adapter_config.json"))
         self.tensors, self.meta = read(os.path.join(path, "adapter_model.safetensors"))

@@ -80,9 +80,13 @@ class Spec:
         self.tie = more.get("tie", "split")
         self.note = more.get("note")
         self.status = more.get("status", 3)
+        self.env = more.get("env", {})
+        # what the oracle merges instead of the adapters, where an option changes what they mean
+        self.means = more.get("means")
 
     def weights(self):
-        return [(p, 1.0 if w is None else float(w)) for p, w in self.adapters]
+        """[(path, weight)] for the oracle."""
+        return [(p, 1.0 if w is None else float(w)) for p, w in self.means or self.adapters]
 
 
 def fixture(name):
@@ -140,9 +144,9 @@ class Maker:
         )
         return path
 
-    def adapter(self, tensors, dtype="F32", prefix=P, text=None, **config):
+    def adapter(self, tensors, dtype="F32", prefix=P, text=None, called=None, **config):
         """tensors: name without prefix -> f32 array or Tensor."""
-        path = os.path.join(self.folder, "adapter%d" % self.count)
+        path = os.path.join(self.folder, called or "adapter%d" % self.count)
         self.count += 1
         os.makedirs(path)
         if text is None:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from fixturelib import CONFIG, fixture, LINEAR, llama, llama_lora, Spec
+from fixturelib import FIXTURES, CONFIG, fixture, LINEAR, llama, llama_lora, Spec
 
 # names and files
 
@@ -60,6 +60,35 @@ def unmatched(m):
 def unmatched_layer(m):
     t = {**llama_lora(m), **m.pair("model.layers.9.self_attn.q_proj", 40, 40, 8)}
     return Spec(llama(m), [m.adapter(t, target_modules=["q_proj"])], words=["layers.9"])
+
+
+@fixture("unmatched-allowed")
+def unmatched_allowed(m):
+    """The rest is merged as if the tensors without a place were not there."""
+    t = llama_lora(m)
+    u = {**t, **m.pair("model.layers.9.self_attn.q_proj", 40, 40, 8), "other.weight": m.normal(3)}
+    whole = m.adapter(u, target_modules=["q_proj"])
+    rest = m.adapter(t, target_modules=["q_proj"])
+    return Spec(llama(m), [whole], args=["--allow-unmatched"], means=[(rest, None)])
+
+
+@fixture("adapter-as-a-file")
+def adapter_file(m):
+    path = m.adapter(llama_lora(m), target_modules=["q_proj"])
+    return Spec(llama(m), [(os.path.join(path, "adapter_model.safetensors"), "0.75")])
+
+
+@fixture("name-that-looks-like-a-weight")
+def colon_name(m):
+    """A path that exists as a whole is no path with a weight."""
+    path = m.adapter(llama_lora(m), called="lora:3", target_modules=["q_proj"])
+    return Spec(llama(m), [path])
+
+
+@fixture("name-that-looks-like-a-weight-weighted")
+def colon_name_weight(m):
+    path = m.adapter(llama_lora(m), called="lora:3", target_modules=["q_proj"])
+    return Spec(llama(m), [(path, "0.5")])
 
 
 @fixture("half-a-pair")
@@ -245,3 +274,50 @@ def token_range(m):
         [m.adapter(t, target_modules=["q_proj"], trainable_token_indices=[1, 67])],
         words=["embed_tokens"],
     )
+
+
+# ------------------------------------------------------------------------------------------------
+# the same bits on every instruction set and for every number of threads
+
+
+def make_variants():
+    wide = ["ranks-1-to-256-f32", "ranks-1-to-256-f16", "ranks-1-to-256-bf16", "order-of-the-sum"]
+    wide += [
+        "subnormal-updates",
+        "negative-zero",
+        "exact-ties-f16",
+        "exact-ties-bf16",
+        "overflow-f16",
+    ]
+    wide += ["dora-f32", "dora-bf16", "dora-order-of-the-norm", "embedding-f16", "conv2d-f32"]
+    wide += [
+        "adapters-three-f32",
+        "adapters-three-bf16",
+        "gpt2-all-bf16",
+        "experts-gpt-oss-both-f32",
+    ]
+    kinds = {
+        "generic": ({"LORACTL_CPU": "generic"}, []),
+        "avx2": ({"LORACTL_CPU": "avx2"}, []),
+        "one-thread": ({}, ["--threads", "1"]),
+        "five-threads": ({}, ["--threads", "5"]),
+    }
+    if not has_avx2():
+        del kinds["avx2"]
+    for name in wide:
+        for kind, (env, args) in kinds.items():
+
+            def f(m, plain=FIXTURES[name], env=env, args=args):
+                spec = plain(m)
+                spec.env, spec.args = env, spec.args + args
+                return spec
+
+            fixture("%s@%s" % (name, kind))(f)
+
+
+def has_avx2():
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
+            return " avx2 " in f.read()
+    except OSError:
+        return False

@@ -17,6 +17,7 @@ from collections import OrderedDict
 
 import numpy as np
 
+import check
 import contract
 import files
 import peftread
@@ -423,7 +424,54 @@ def write_directory(base_path, out, base, result):
         with open(os.path.join(out, "config.json"), "w") as f:
             json.dump({**base.config, **result.config}, f)
     with open(os.path.join(out, "loractl-receipt.json"), "w") as f:
-        f.write("{}\n")
+        json.dump(receipt(base_path, out, base, result), f)
+
+
+def listing(folder, names):
+    sums = check.digests(folder)
+    return [
+        {"name": n, "size": os.path.getsize(os.path.join(folder, n)), "sha256": sums[n]}
+        for n in names
+    ]
+
+
+def measures(name, base, result):
+    """What a receipt says of one updated tensor."""
+    plan, (exact, _) = result.plans[name], result.reference[name]
+    w = peftread.f32(base.tensors[name]).astype(np.float64)
+    new = peftread.f32(result.tensors[name]).astype(np.float64)
+    size = np.linalg.norm(exact - w)
+    first = getattr(plan.adds[0], "parts", plan.adds)[0]
+    return {
+        "scale": float(first.s),
+        "rho": size / np.linalg.norm(w),
+        "unchanged": float((new == w).mean()),
+        "noise": np.linalg.norm(new - exact) / size if size else 0.0,
+    }
+
+
+def receipt(base_path, out, base, result):
+    names = [n for n, p in result.plans.items() if not p.empty() and n in base.tensors]
+    modules = []
+    for n in names:
+        more = measures(n, base, result) if n in result.reference else {}
+        modules.append({"tensor": n, **more})
+    return {
+        "base": {"files": listing(base_path, base.files)},
+        "merged": {"files": listing(out, base.files)},
+        "modules": modules,
+        "added": result.added,
+        "untouched": len(base.tensors) - len(names),
+    }
+
+
+def drop_unmatched(base, adapter, weight):
+    r = peftread.Resolver(base, adapter, weight)
+    gone = [p for p, parts in r.modules.items() if r.targets(p, parts, str) is None]
+    gone += [n for n in r.whole if not r.exists(n)]
+    for n in list(adapter.tensors):
+        if any(g in n for g in gone):
+            del adapter.tensors[n]
 
 
 def main():
@@ -433,7 +481,7 @@ def main():
         a = args.pop(0)
         if a == "-o":
             out = args.pop(0)
-        elif a in ("--dtype", "--tied"):
+        elif a in ("--dtype", "--tied", "--threads"):
             options[a] = args.pop(0)
         elif not a.startswith("-"):
             places.append(a)
@@ -445,6 +493,9 @@ def main():
     for p in places[1:]:
         path, _, w = p.rpartition(":") if not os.path.exists(p) else (p, "", "1")
         adapters.append((files.Adapter(path), float(w)))
+    if "--allow-unmatched" in sys.argv:
+        for adapter, w in adapters:
+            drop_unmatched(base, adapter, w)
     try:
         result = peftread.merged(
             base,

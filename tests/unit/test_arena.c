@@ -49,6 +49,8 @@ static void arena__impossible_sizes_are_refused(void **state)
 	(void)state;
 	assert_null(lora__arena_array(&arena, SIZE_MAX / 2, 3));
 	assert_null(lora__arena_array(&arena, 3, SIZE_MAX / 2));
+	assert_null(lora__arena_array(&arena, SIZE_MAX / 2 + 1, 2)); /* 0, if it wrapped */
+	assert_null(lora__arena_array(&arena, 16, SIZE_MAX / 16 + 2));
 	assert_null(lora__arena_alloc(&arena, SIZE_MAX));
 	assert_null(lora__arena_alloc(&arena, SIZE_MAX - 31));
 	assert_null(lora__arena_copy(&arena, "x", SIZE_MAX));

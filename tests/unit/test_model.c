@@ -948,6 +948,7 @@ int main(void)
 	    cmocka_unit_test(model__reads_inside_a_tensor_only),
 	    cmocka_unit_test(model__notices_changes),
 	    cmocka_unit_test(digest__is_what_python_computes),
+	    cmocka_unit_test(digest__uses_blocks_again),
 	    cmocka_unit_test(digest__of_a_file_without_tensors),
 	    cmocka_unit_test(digest__reports_progress_and_stops),
 	    cmocka_unit_test(cache__is_used),

@@ -119,22 +119,41 @@ static void pool__the_lowest_failure_is_reported(void **state)
 	}
 }
 
+/* Four items begin together on four threads, and each goes on when all have begun. */
 struct gate {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	int began, failed; /* items; whether item 3 is known to have failed */
+	int began;
 	size_t highest;
+	size_t first, second; /* items that fail: one at once, one after a while */
+	pthread_t caller;
+	bool wrong_thread, wrong_mask;
 };
 
-/* Items 0 to 3 begin together on four threads. 3 fails at once; 0, 1 and 2 go on only when a second
- * has passed in which the thread of item 3 could have begun item 4; then 1 fails too. */
+#define GATE_INIT                                                                                  \
+	{                                                                                          \
+		PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER                                \
+	}
+
+static void check_thread(struct gate *gate, unsigned worker)
+{
+	sigset_t mask;
+
+	if ((worker == 0) != (pthread_equal(pthread_self(), gate->caller) != 0))
+		gate->wrong_thread = true;
+	/* Signals for the process are none of the workers' business; faults of their own are. */
+	if (pthread_sigmask(SIG_SETMASK, NULL, &mask) != 0 || sigismember(&mask, SIGSEGV) ||
+	    sigismember(&mask, SIGINT) != (worker > 0))
+		gate->wrong_mask = true;
+}
+
 static enum lora_status gate_work(void *user, size_t item, unsigned worker, struct lora_error *err)
 {
 	struct gate *gate = user;
 	struct timespec pause = {0, 200000000};
 
-	(void)worker;
 	pthread_mutex_lock(&gate->lock);
+	check_thread(gate, worker);
 	gate->began++;
 	if (item > gate->highest)
 		gate->highest = item;
@@ -142,24 +161,61 @@ static enum lora_status gate_work(void *user, size_t item, unsigned worker, stru
 	while (gate->began < 4)
 		pthread_cond_wait(&gate->changed, &gate->lock);
 	pthread_mutex_unlock(&gate->lock);
-	if (item == 3)
-		return lora__fail(err, LORA_INPUT, "three");
+	if (item == gate->first)
+		return lora__fail(err, LORA_INPUT, "first");
 	while (nanosleep(&pause, &pause) != 0)
 		continue;
-	return item == 1 ? lora__fail(err, LORA_NO, "one") : LORA_OK;
+	return item == gate->second ? lora__fail(err, LORA_NO, "second") : LORA_OK;
 }
 
-/* (2) After a failure nothing above it begins; what is below may still fail, and then counts. */
+/* (2) After a failure nothing above it begins, though its thread has time for it; what is below may
+ * still fail, and then counts. */
 static void pool__nothing_above_a_failure_begins(void **state)
 {
-	struct gate gate = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0, 0};
+	struct gate gate = GATE_INIT;
 	struct lora_error err = LORA_ERROR_INIT;
 
 	(void)state;
+	gate.caller = pthread_self();
+	gate.first = 3;
+	gate.second = 1;
 	assert_int_equal(lora__parallel(4, 1000, gate_work, &gate, &err), LORA_NO);
-	assert_string_equal(err.message, "one");
+	assert_string_equal(err.message, "second");
 	assert_int_equal(gate.began, 4);
 	assert_int_equal(gate.highest, 3);
+}
+
+/* (2) A higher item that began before and fails later does not. */
+static void pool__a_later_failure_above_does_not_count(void **state)
+{
+	struct gate gate = GATE_INIT;
+	struct lora_error err = LORA_ERROR_INIT;
+
+	(void)state;
+	gate.caller = pthread_self();
+	gate.first = 1;
+	gate.second = 3;
+	assert_int_equal(lora__parallel(4, 1000, gate_work, &gate, &err), LORA_INPUT);
+	assert_string_equal(err.message, "first");
+	assert_int_equal(gate.began, 4);
+}
+
+/* (3) */
+static void pool__the_caller_is_worker_0(void **state)
+{
+	struct gate gate = GATE_INIT;
+	struct lora_error err = LORA_ERROR_INIT;
+	sigset_t mask;
+
+	(void)state;
+	gate.caller = pthread_self();
+	gate.first = gate.second = SIZE_MAX;
+	assert_ok(lora__parallel(4, 4, gate_work, &gate, &err));
+	assert_int_equal(gate.began, 4); /* each on its own thread, or they would still wait */
+	assert_false(gate.wrong_thread);
+	assert_false(gate.wrong_mask);
+	assert_int_equal(pthread_sigmask(SIG_SETMASK, NULL, &mask), 0);
+	assert_false(sigismember(&mask, SIGINT));
 }
 
 static enum lora_status fail_silently(void *user, size_t item, unsigned worker,
@@ -177,41 +233,6 @@ static void pool__a_failure_without_a_message_keeps_its_status(void **state)
 	assert_int_equal(lora__parallel(2, 10, fail_silently, NULL, &err), LORA_CANCELLED);
 	assert_int_equal(err.status, LORA_CANCELLED);
 	assert_int_equal(lora__parallel(2, 10, fail_silently, NULL, NULL), LORA_CANCELLED);
-}
-
-static enum lora_status note_thread(void *user, size_t item, unsigned worker,
-				    struct lora_error *err)
-{
-	sigset_t mask;
-
-	(void)err;
-	(void)item;
-	if (worker == 0)
-		((pthread_t *)user)[0] = pthread_self();
-	if (pthread_sigmask(SIG_SETMASK, NULL, &mask) != 0)
-		return LORA_SYSTEM;
-	/* Signals for the process are none of the workers' business; faults of their own are. */
-	if (worker > 0 && (!sigismember(&mask, SIGINT) || sigismember(&mask, SIGSEGV)))
-		return LORA_NO;
-	return LORA_OK;
-}
-
-/* (3) */
-static void pool__the_caller_is_worker_0(void **state)
-{
-	struct lora_error err = LORA_ERROR_INIT;
-	pthread_t thread;
-	sigset_t mask;
-
-	(void)state;
-	for (unsigned threads = 1; threads < 4; threads++) {
-		memset(&thread, 0, sizeof thread);
-		assert_ok(lora__parallel(threads, 200, note_thread, &thread, &err));
-		/* With helpers there may be nothing left for the caller. */
-		assert_true(threads > 1 || pthread_equal(thread, pthread_self()));
-	}
-	assert_int_equal(pthread_sigmask(SIG_SETMASK, NULL, &mask), 0);
-	assert_false(sigismember(&mask, SIGINT));
 }
 
 static void pool__without_memory_the_caller_does_it_all(void **state)
@@ -328,6 +349,7 @@ int main(void)
 	    cmocka_unit_test(pool__no_items_is_no_work),
 	    cmocka_unit_test(pool__the_lowest_failure_is_reported),
 	    cmocka_unit_test(pool__nothing_above_a_failure_begins),
+	    cmocka_unit_test(pool__a_later_failure_above_does_not_count),
 	    cmocka_unit_test(pool__a_failure_without_a_message_keeps_its_status),
 	    cmocka_unit_test(pool__the_caller_is_worker_0),
 	    cmocka_unit_test(pool__without_memory_the_caller_does_it_all),
