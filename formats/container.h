@@ -69,7 +69,7 @@ struct lora_container {
 				  uint64_t file_size, struct lora_error *err);
 	/* The head of a new file: tensors' name, dtype, shape, size are given; begin is assigned by
 	 * this call, in the order given, file bytes contiguous. *head is malloc'd, NULL on failure.
-	 * What was emitted is parsed and compared before it is returned. */
+	 * What was emitted is parsed and compared before it is returned. NULL: read only. */
 	enum lora_status (*emit)(uint8_t **head, size_t *size, struct lora_tensor *tensors,
 				 size_t count, const struct lora_metadata *metadata,
 				 size_t metadata_count, struct lora_error *err);

@@ -585,7 +585,8 @@ static enum lora_status check_emitted(const uint8_t *head, size_t size, uint64_t
 		const struct lora_tensor *b = lora__index_find(&index, a->name, strlen(a->name));
 
 		if (!b || a->begin != b->begin || a->size != b->size || a->dtype != b->dtype ||
-		    a->ndim != b->ndim || memcmp(a->shape, b->shape, a->ndim * sizeof(*a->shape)))
+		    a->ndim != b->ndim ||
+		    memcmp(a->shape, b->shape, a->ndim * sizeof(*a->shape)) != 0)
 			status =
 			    lora__fail(err, LORA_INPUT,
 				       "tensor '%s' cannot be written to a safetensors header: "

@@ -70,9 +70,10 @@ static enum lora_status measure_factors(const struct job *job, const struct lora
 					struct measured *out, struct lora_error *err)
 {
 	float *left = NULL, *right = NULL;
+	struct lora_product product;
+	struct lora_spectrum spectrum = {0};
 	enum lora_status status;
-	double *grown, norm = 0;
-	size_t count = 0;
+	double *grown;
 
 	grown = realloc(out->values, (out->count + edit->rank) * sizeof(*grown));
 	if (!grown)
@@ -81,13 +82,17 @@ static enum lora_status measure_factors(const struct job *job, const struct lora
 	status = read_factor(job, &edit->left, &left, out, err);
 	if (!status)
 		status = read_factor(job, &edit->right, &right, out, err);
+	product = (struct lora_product){.B = left,
+					.A = right,
+					.m = (size_t)edit->rows,
+					.n = (size_t)edit->cols,
+					.r = edit->rank,
+					.s = (double)(float)edit->scale};
+	spectrum.values = out->values + out->count;
 	if (!status && !out->problem)
-		status = lora__lowrank_spectrum(left, right, (size_t)edit->rows,
-						(size_t)edit->cols, edit->rank,
-						(double)(float)edit->scale,
-						out->values + out->count, &count, &norm, err);
-	out->count += count;
-	out->squares += norm * norm;
+		status = lora__lowrank_spectrum(&product, &spectrum, err);
+	out->count += spectrum.count;
+	out->squares += spectrum.norm * spectrum.norm;
 	free(left);
 	free(right);
 	return status;

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* adapter/resolve.c - laying an adapter over a base: the base's own names decide.
  *
- * 1. Names are looked up as the adapter spells them, after the key map. A pair (from, to) of the map replaces a whole wanted name, or the
- *    module's path in front of it; what it gives is final. The pair with the longest `from` wins.
- * 2. If tensors stay unmatched, one leading component is added to all other names, or taken from all that have it: model.,
- *    transformer., base_model.model., and those with which the base's names begin, or the unmatched ones. The choice is taken when it is the only
- *    one that leaves nothing unmatched, and it is reported.
- * 3. A choice under which the adapter contradicts the base is no choice. Contradictions of names as spelled are the answer.
+ * 1. Names are looked up as the adapter spells them, after the key map. A pair (from, to) of the
+ * map replaces a whole wanted name, or the module's path in front of it; what it gives is final.
+ * The pair with the longest `from` wins.
+ * 2. If tensors stay unmatched, one leading component is added to all other names, or taken from
+ * all that have it: model., transformer., base_model.model., and those with which the base's names
+ * begin, or the unmatched ones. The choice is taken when it is the only one that leaves nothing
+ * unmatched, and it is reported.
+ * 3. A choice under which the adapter contradicts the base is no choice. Contradictions of names as
+ * spelled are the answer.
  * 4. Whatever the dialect says, lora__decode_check() counts once more.
  */
 #include "adapter/adapter.h"
@@ -102,13 +105,13 @@ static enum lora_status try_names(struct attempt *attempt, const struct lora_ada
 	enum lora_status status;
 
 	*attempt = (struct attempt){0};
-	attempt->decode = (struct lora_decode){
-	    .tensors = &adapter->index,
-	    .config = adapter->config,
-	    .base = view,
-	    .allow_unknown = adapter->allow_unknown,
-	    .allow_mutated_base = adapter->allow_mutated_base || is_bound_to(adapter, base),
-	    .arena = &attempt->arena};
+	attempt->decode = (struct lora_decode){.tensors = &adapter->index,
+					       .config = adapter->config,
+					       .base = view,
+					       .allow_unknown = adapter->allow_unknown,
+					       .allow_mutated_base = adapter->allow_mutated_base ||
+								     is_bound_to(adapter, base),
+					       .arena = &attempt->arena};
 	status = adapter->dialect->decode(&attempt->decode, err);
 	if (!status)
 		status = lora__decode_check(&attempt->decode, err);
@@ -162,7 +165,8 @@ static void gather_choices(struct choices *choices, const struct lora_decode *de
 		add_first_component(choices, base->index.tensors[i].name, false);
 }
 
-/* Would the choice find the first name that was missing? It costs little, and spares most attempts. */
+/* Would the choice find the first name that was missing? It costs little, and spares most attempts.
+ */
 static bool is_promising(const struct choice *choice, const struct lora_decode *decode,
 			 struct lora_base_view *view, struct renamer *renamer,
 			 struct lora_arena *arena)
@@ -279,8 +283,8 @@ enum lora_status lora__adapter_resolve(struct lora_resolved *out, struct lora_ad
 	*out = (struct lora_resolved){0};
 	err = err ? err : &local;
 	renamer.used = calloc(pair_count(adapter) + 1, sizeof(*renamer.used));
-	status = renamer.used ? try_names(&attempt, adapter, base, &view, err)
-			      : lora__fail_memory(err);
+	status =
+	    renamer.used ? try_names(&attempt, adapter, base, &view, err) : lora__fail_memory(err);
 	if (!status && attempt.decode.unmatched_count)
 		status = try_choices(&attempt, &out->prefix, adapter, base, &view, err);
 	if (!status) {
@@ -303,6 +307,10 @@ void lora__resolved_fini(struct lora_resolved *resolved)
 	*resolved = (struct lora_resolved){0};
 }
 
+/* What one error line can hold beside the rest of it; more unmatched tensors are listed one a line.
+ */
+#define UNMATCHED_LINE 700
+
 /* --- what found no place --------------------------------------------------------------------- */
 
 void lora__unmatched_line(const struct lora_unmatched *unmatched, struct lora_nearest *nearest,
@@ -322,6 +330,21 @@ void lora__unmatched_line(const struct lora_unmatched *unmatched, struct lora_ne
 			 lora__escape(close));
 }
 
+/* All of them in one line if they are few enough for it: the bytes that it would take, at most
+ * `size`. */
+static size_t join_unmatched(const struct lora_resolved *resolved, struct lora_nearest *nearest,
+			     char *out, size_t size)
+{
+	char line[LORA_ERROR_SIZE];
+	size_t at = 0;
+
+	for (size_t i = 0; i < resolved->unmatched_count && at < size; i++) {
+		lora__unmatched_line(&resolved->unmatched[i], nearest, line);
+		at += (size_t)snprintf(out + at, size - at, "%s%s", i ? "; " : "", line);
+	}
+	return at < size ? at : size;
+}
+
 enum lora_status lora__adapter_refuse_unmatched(const struct lora_resolved *resolved,
 						const struct lora_adapter *adapter,
 						const struct lora_model *base,
@@ -330,20 +353,22 @@ enum lora_status lora__adapter_refuse_unmatched(const struct lora_resolved *reso
 {
 	struct lora_nearest *nearest = NULL;
 	enum lora_status status = lora__nearest_new(&nearest, &base->index, err);
-	char line[LORA_ERROR_SIZE];
+	char line[LORA_ERROR_SIZE], all[UNMATCHED_LINE];
+	bool listed;
 
 	if (status)
 		return status;
-	for (size_t i = 0; i < resolved->unmatched_count; i++) {
+	listed = join_unmatched(resolved, nearest, all, sizeof(all)) == sizeof(all);
+	for (size_t i = 0; i < resolved->unmatched_count && listed; i++) {
 		lora__unmatched_line(&resolved->unmatched[i], nearest, line);
 		lora__note(observer, LORA_NOTE_PROBLEM, "%s: %s", lora__escape(adapter->name),
 			   line);
 	}
 	lora__nearest_free(nearest);
-	lora__unmatched_line(&resolved->unmatched[0], NULL, line);
-	return lora__fail(err, LORA_INPUT,
-			  "adapter '%s': %zu of its %zu tensors find no place in the base, first %.400s: "
-			  "is it another base? use --key-map FILE or --allow-unmatched",
-			  lora__escape(adapter->path), resolved->unmatched_count,
-			  adapter->index.count, line);
+	return lora__fail(
+	    err, LORA_INPUT,
+	    "adapter '%s': %zu of its %zu tensors find no place in the base: %s: is it another "
+	    "base? use --key-map FILE or --allow-unmatched",
+	    lora__escape(adapter->path), resolved->unmatched_count, adapter->index.count,
+	    listed ? "they are listed above" : all);
 }

@@ -68,14 +68,14 @@ bool lora__path_is_plain(const char *name);
 
 struct lora_output; /* opaque */
 
-/* Begins an output at `path`. LORA_USAGE if it exists and !replace; LORA_INPUT if its parent
- * directory does not exist. */
+/* Begins an output at `path`. LORA_USAGE if it exists and !replace, or is of the other kind;
+ * LORA_INPUT if its parent directory does not exist. A symbolic link there is replaced itself. */
 enum lora_status lora__output_begin(struct lora_output **out, const char *path, bool directory,
 				    bool replace, struct lora_error *err);
 /* Makes (O_EXCL, mode 0666 & ~umask) one file: `name` relative to a directory output (plain
  * components joined by '/', directories are made), or NULL for a file output. The fd belongs to the
  * output, is open for writing until commit, synced and closed by it. With size > 0 the space is
- * reserved (posix_fallocate where the file system can, so that a full disk shows here; else
+ * reserved (fallocate where the file system can, so that a full disk shows here; else
  * ftruncate). */
 enum lora_status lora__output_file(struct lora_output *output, const char *name, uint64_t size,
 				   int *fd, struct lora_error *err);
@@ -85,6 +85,10 @@ enum lora_status lora__output_finish(struct lora_output *output, int fd, struct 
  * first, the output last. */
 enum lora_status lora__output_beside(struct lora_output *output, const char *path, int *fd,
 				     struct lora_error *err);
+/* All or nothing; after a failure only lora__output_free() is left to do. LORA_USAGE if something
+ * else stands there now than at the beginning: it stays. LORA_CANCELLED after lora_cleanup(). One
+ * failure comes late: LORA_SYSTEM when everything is in place but what was replaced could not be
+ * removed; the message names it. */
 enum lora_status lora__output_commit(struct lora_output *output, struct lora_error *err);
 /* Aborts if not committed. NULL is a no-op. */
 void lora__output_free(struct lora_output *output);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* base/map.h - names to numbers: an open-addressing table over strings that somebody else owns.
  *
- * 1. Keys are borrowed and must outlive the map. 2. Iteration is the owner's own array: the map
- * holds only indices.
+ * 1. Keys are borrowed and must outlive the map.
+ * 2. Iteration is the owner's own array: the map holds only indices.
  * 3. The hash is seeded per map from the system's random source, so that a file cannot choose
- * collisions.
+ *    collisions.
  */
 #ifndef LORA_BASE_MAP_H
 #define LORA_BASE_MAP_H

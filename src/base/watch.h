@@ -17,8 +17,8 @@ struct lora_watch {
 	const char *stage;
 	uint64_t total;
 	_Atomic uint64_t done;
-	_Atomic uint64_t
-	    next; /* done at which the observer is called again: steps of total / 1000 */
+	/* done at which the observer is called again: steps of total / 1000 */
+	_Atomic uint64_t next;
 	atomic_bool cancelled;
 	pthread_mutex_t lock;
 };

@@ -65,7 +65,7 @@ static bool make_key(const struct lora_model *model, struct lora_sha256 *key)
 		at = put_number(at, (uint64_t)stat->st_mtim.tv_sec);
 		at = put_number(at, (uint64_t)stat->st_mtim.tv_nsec);
 		at = put_number(at, (uint64_t)stat->st_ctim.tv_sec);
-		at = put_number(at, (uint64_t)stat->st_ctim.tv_nsec);
+		(void)put_number(at, (uint64_t)stat->st_ctim.tv_nsec);
 		lora__hasher_update(hasher, facts, sizeof(facts));
 		lora__sha256(shard->head, (size_t)shard->data_begin, &head);
 		lora__hasher_update(hasher, head.byte, sizeof(head.byte));

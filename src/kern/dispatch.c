@@ -9,6 +9,7 @@
  * 3. All tables give the same bits: the choice, and LORACTL_CPU, is about speed and about tests.
  */
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,22 +84,18 @@ static const struct lora_kern *find_best(void)
 	return choices[i].kern;
 }
 
-/* "avx2, generic": the names that lora__kern_find() would find. */
-static void list_names(char *out, size_t size)
+/* Sets the error, naming the tables that run here: "avx2, generic". */
+static void refuse(const char *forced, struct lora_error *err)
 {
+	char names[64] = ""; /* all four names need 30 bytes */
 	size_t used = 0;
 
-	out[0] = '\0';
-	for (size_t i = 0; i < CHOICES; i++) {
-		const char *name = choices[i].kern->isa;
-		size_t need = strlen(name) + (used > 0 ? 2 : 0);
-
-		if (!choices[i].runs() || used + need >= size)
-			continue;
-		strcat(out, used > 0 ? ", " : "");
-		strcat(out, name);
-		used += need;
-	}
+	for (size_t i = 0; i < CHOICES && used < sizeof(names); i++)
+		if (choices[i].runs())
+			used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s",
+						 used > 0 ? ", " : "", choices[i].kern->isa);
+	lora__fail(err, LORA_USAGE, "LORACTL_CPU is '%s': this processor runs one of: %s",
+		   lora__escape(forced), names);
 }
 
 const struct lora_kern *lora__kern(struct lora_error *err)
@@ -106,19 +103,15 @@ const struct lora_kern *lora__kern(struct lora_error *err)
 	static _Atomic(const struct lora_kern *) chosen;
 	const struct lora_kern *kern = atomic_load_explicit(&chosen, memory_order_acquire);
 	const char *forced;
-	char names[64];
 
 	if (kern)
 		return kern;
 	forced = getenv("LORACTL_CPU");
 	kern = forced && *forced ? lora__kern_find(forced) : find_best();
-	if (!kern) {
-		list_names(names, sizeof(names));
-		lora__fail(err, LORA_USAGE, "LORACTL_CPU is '%s': this processor runs one of: %s",
-			   lora__escape(forced), names);
-		return NULL;
-	}
-	atomic_store_explicit(&chosen, kern, memory_order_release);
+	if (kern)
+		atomic_store_explicit(&chosen, kern, memory_order_release);
+	else
+		refuse(forced, err);
 	return kern;
 }
 

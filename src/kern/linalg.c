@@ -35,13 +35,12 @@ void dgesvd_(const char *jobu, const char *jobvt, const int *m, const int *n, do
 	     const int *lda, double *s, double *u, const int *ldu, double *vt, const int *ldvt,
 	     double *work, const int *lwork, int *info, size_t jobu_length, size_t jobvt_length);
 
-/* The only place that sets it. Weak: another BLAS than OpenBLAS does without. */
-void openblas_set_num_threads(int count) __attribute__((weak));
-
+/* The only place that sets it. Another BLAS than OpenBLAS does without. */
 static void set_one_thread(void)
 {
-	if (openblas_set_num_threads)
-		openblas_set_num_threads(1);
+#if defined(OPENBLAS_VERSION)
+	openblas_set_num_threads(1);
+#endif
 }
 
 static void use_one_thread(void)
@@ -57,11 +56,11 @@ struct tall {
 	size_t rows, row_step, column_step;
 };
 
-/* All memory of one spectrum. */
+/* All memory of one spectrum: parts of one allocation, which begins with R1. */
 struct scratch {
 	double *R1, *R2, *core; /* [r, r] */
 	double *block;		/* [ld, r]: R so far, then rows of a factor */
-	double *tau, *sigma;	/* [r] */
+	double *tau;		/* [r] */
 	double *work;		/* [work_size], LAPACK's */
 	int r, ld, work_size;
 };
@@ -98,43 +97,30 @@ static enum lora_status ask_work_size(struct scratch *s, struct lora_error *err)
 	return report(err, "dgeqrf or dgesvd", info);
 }
 
-static void scratch_free(struct scratch *s)
-{
-	free(s->R1);
-	free(s->R2);
-	free(s->core);
-	free(s->block);
-	free(s->tau);
-	free(s->sigma);
-	free(s->work);
-}
-
+/* r > 0; free(s->R1) is the end of it. */
 static enum lora_status scratch_new(struct scratch *s, size_t r, struct lora_error *err)
 {
-	uint64_t square, cells, ld;
 	enum lora_status status;
+	uint64_t square, total;
 
-	/* dnrm2 and LAPACK count elements in an int. */
+	/* dnrm2 and LAPACK count elements in an int. What follows is below 2^35 elements. */
 	if (lora__mul_overflows(r, r, &square) || square > INT_MAX)
 		return lora__fail(err, LORA_INPUT, "rank %zu is more than a spectrum is made for",
 				  r);
-	ld = r + block_rows(r);
-	if (lora__mul_overflows(ld, r, &cells) || cells > SIZE_MAX / sizeof(double))
-		return lora__fail_memory(err);
 	s->r = (int)r;
-	s->ld = (int)ld;
+	s->ld = (int)(r + block_rows(r));
 	status = ask_work_size(s, err);
 	if (status)
 		return status;
-	s->R1 = calloc((size_t)square, sizeof(double));
-	s->R2 = calloc((size_t)square, sizeof(double));
-	s->core = malloc((size_t)square * sizeof(double));
-	s->block = malloc((size_t)cells * sizeof(double));
-	s->tau = malloc(r * sizeof(double));
-	s->sigma = malloc(r * sizeof(double));
-	s->work = malloc((size_t)s->work_size * sizeof(double));
-	if (!s->R1 || !s->R2 || !s->core || !s->block || !s->tau || !s->sigma || !s->work)
+	total = 3 * square + (uint64_t)s->ld * r + r + (uint64_t)s->work_size;
+	s->R1 = total > SIZE_MAX ? NULL : calloc((size_t)total, sizeof(double));
+	if (!s->R1)
 		return lora__fail_memory(err);
+	s->R2 = s->R1 + square;
+	s->core = s->R2 + square;
+	s->block = s->core + square;
+	s->tau = s->block + (size_t)s->ld * r;
+	s->work = s->tau + r;
 	return LORA_OK;
 }
 
@@ -182,50 +168,47 @@ static enum lora_status triangle(struct scratch *s, double *R, const struct tall
 	return LORA_OK;
 }
 
-static enum lora_status spectrum(struct scratch *scratch, const struct tall *B,
-				 const struct tall *At, double s, double *norm,
-				 struct lora_error *err)
+/* out->values has room for r values, of which the last may be noise [3]. */
+static enum lora_status spectrum(struct scratch *scratch, const struct lora_product *p,
+				 struct lora_spectrum *out, struct lora_error *err)
 {
+	const struct tall B = {p->B, p->m, p->r, 1}, At = {p->A, p->n, 1, p->n};
 	int r = scratch->r, info = 0;
 	double none = 0;
-	enum lora_status status = triangle(scratch, scratch->R1, B, err);
+	enum lora_status status = triangle(scratch, scratch->R1, &B, err);
 
 	if (!status)
-		status = triangle(scratch, scratch->R2, At, err);
+		status = triangle(scratch, scratch->R2, &At, err);
 	if (status)
 		return status;
-	cblas_dgemm(CblasColMajor, CblasNoTrans, CblasTrans, r, r, r, s, scratch->R1, r,
+	cblas_dgemm(CblasColMajor, CblasNoTrans, CblasTrans, r, r, r, p->s, scratch->R1, r,
 		    scratch->R2, r, 0.0, scratch->core, r);
-	*norm = cblas_dnrm2(r * r, scratch->core, 1);
-	dgesvd_("N", "N", &r, &r, scratch->core, &r, scratch->sigma, &none, &r, &none, &r,
+	out->norm = cblas_dnrm2(r * r, scratch->core, 1);
+	dgesvd_("N", "N", &r, &r, scratch->core, &r, out->values, &none, &r, &none, &r,
 		scratch->work, &scratch->work_size, &info, 1, 1);
 	return report(err, "dgesvd", info);
 }
 
-enum lora_status lora__lowrank_spectrum(const float *B, const float *A, size_t m, size_t n,
-					size_t r, double s, double *values, size_t *count,
-					double *norm, struct lora_error *err)
+enum lora_status lora__lowrank_spectrum(const struct lora_product *product,
+					struct lora_spectrum *out, struct lora_error *err)
 {
-	const struct tall tall_B = {B, m, r, 1}, tall_At = {A, n, 1, n};
+	size_t count = product->m < product->n ? product->m : product->n;
 	struct scratch scratch = {0};
 	enum lora_status status;
-	double total = 0;
 
-	*count = 0;
-	*norm = 0;
-	if (m == 0 || n == 0 || r == 0)
+	out->count = 0;
+	out->norm = 0;
+	if (count == 0 || product->r == 0)
 		return LORA_OK;
 	use_one_thread();
-	status = scratch_new(&scratch, r, err);
+	status = scratch_new(&scratch, product->r, err);
 	if (!status)
-		status = spectrum(&scratch, &tall_B, &tall_At, s, &total, err);
-	if (!status) {
-		*norm = total;
-		*count = r < m ? r : m;
-		*count = *count < n ? *count : n;
-		memcpy(values, scratch.sigma, *count * sizeof(*values));
-	}
-	scratch_free(&scratch);
+		status = spectrum(&scratch, product, out, err);
+	if (status)
+		out->norm = 0;
+	else
+		out->count = count < product->r ? count : product->r;
+	free(scratch.R1);
 	return status;
 }
 

@@ -15,19 +15,28 @@
 #include <loractl/error.h>
 #include <stddef.h>
 
-/* Singular values of s*B*A, descending, without ever forming the product.
+/* s*B*A by its factors: B [m, r], A [r, n], row-major, contiguous; m or n may be below r. */
+struct lora_product {
+	const float *B, *A;
+	size_t m, n, r;
+	double s;
+};
+
+struct lora_spectrum {
+	double *values; /* the caller's, with room for r */
+	size_t count;	/* of them that are written: min(r, m, n) */
+	double norm;	/* Frobenius */
+};
+
+/* Singular values of a product, descending, and its norm, without ever forming it.
  *
- * shapes   B [m, r], A [r, n], row-major, contiguous; m or n may be below r.
- * result   `values` (room for r) gets min(r, m, n) values, *count their number, *norm the Frobenius
- *          norm of s*B*A. LORA_INPUT if a factor holds a value that is not finite, LORA_SYSTEM
- *          without memory (about 24*r*r bytes are taken) or if LAPACK does not converge; then
- *          *count and *norm are 0.
- * numeric  B = Q1 R1 and A^T = Q2 R2, then the values of s * R1 * R2^T [r, r], whose Frobenius norm
- *          is *norm. Errors are a few 1e-15 of the largest value.
+ * result   LORA_INPUT if a factor holds a value that is not finite, LORA_SYSTEM without memory
+ * (some 40*r*r bytes are taken) or if LAPACK does not converge; then count and norm are 0. numeric
+ * B = Q1 R1 and A^T = Q2 R2, then the values of s * R1 * R2^T [r, r], whose norm is computed from
+ * its elements. Errors are a few 1e-15 of the largest value.
  */
-enum lora_status lora__lowrank_spectrum(const float *B, const float *A, size_t m, size_t n,
-					size_t r, double s, double *values, size_t *count,
-					double *norm, struct lora_error *err);
+enum lora_status lora__lowrank_spectrum(const struct lora_product *product,
+					struct lora_spectrum *out, struct lora_error *err);
 
 /* exp(-sum p ln p) for p = values / sum(values): how many equal values would spread as much (Roy
  * and Vetterli 2007). 0 if all are 0. */

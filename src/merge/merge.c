@@ -155,8 +155,8 @@ static enum lora_status check_bindings(const struct lora_plan *plan, struct lora
 
 		if (!adapter->bound && plan->options->require_bound)
 			return lora__fail(err, LORA_NO,
-					  "adapter '%s' is not bound to a base: train or pack it "
-					  "with one, or drop "
+					  "adapter '%s' is not bound to a base: get one whose "
+					  "loractl.json names this base's root, or drop "
 					  "--require-bound",
 					  lora__escape(adapter->name));
 		if (!adapter->bound)
@@ -178,10 +178,25 @@ static void note_unbound(const struct lora_plan *plan)
 {
 	for (size_t a = 0; a < plan->input_count; a++)
 		if (!plan->inputs[a].adapter->bound)
-			lora__note(plan->observer, LORA_NOTE_INFO,
-				   "adapter '%s' carries no binding: names and shapes fit this base, "
-				   "its weights were not compared",
-				   lora__escape(plan->inputs[a].adapter->name));
+			lora__note(
+			    plan->observer, LORA_NOTE_INFO,
+			    "adapter '%s' carries no binding: names and shapes fit this base, "
+			    "its weights were not compared",
+			    lora__escape(plan->inputs[a].adapter->name));
+}
+
+/* Half of the update's norm gone is no rounding error any more: the result is nearer to the base
+ * than to base + adapter. */
+#define SWALLOWED 0.5
+
+static void note_swallowed(const struct lora_plan *plan, const struct lora_merge_summary *summary)
+{
+	if (summary->noise > SWALLOWED)
+		lora__note(
+		    plan->observer, LORA_NOTE_WARNING,
+		    "rounding swallowed most of the update: its error is %.3g %% of |update|: "
+		    "a wider --dtype keeps it",
+		    100 * summary->noise);
 }
 
 static enum lora_status open_outputs(struct lora_plan *plan, struct lora_output *output,
@@ -375,6 +390,12 @@ static enum lora_status run(struct lora_plan *plan, const char *output,
 {
 	enum lora_status status = lora__kern(err) ? check_output(plan, output, err) : LORA_USAGE;
 
+	if (plan->base->index_ignored)
+		lora__note(plan->observer, LORA_NOTE_WARNING,
+			   "'%s' has model.safetensors and a shard index: the index is ignored, as "
+			   "transformers "
+			   "does",
+			   lora__escape(plan->base->path));
 	if (!status && any_bound(plan))
 		status = digest_base(plan, err);
 	if (!status)
@@ -389,8 +410,10 @@ static enum lora_status run(struct lora_plan *plan, const char *output,
 		return status;
 	status = plan->options->dry_run ? predict(plan, result, err)
 					: write_all(plan, output, result, err);
-	if (!status)
+	if (!status) {
 		note_unbound(plan);
+		note_swallowed(plan, &result->summary);
+	}
 	return status;
 }
 

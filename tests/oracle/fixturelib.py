@@ -80,6 +80,8 @@ class Spec:
         self.tie = more.get("tie", "split")
         self.note = more.get("note")
         self.status = more.get("status", 3)
+        # a right program may also say that it cannot tell
+        self.may_refuse = more.get("may_refuse", False)
         self.env = more.get("env", {})
         # what the oracle merges instead of the adapters, where an option changes what they mean
         self.means = more.get("means")

@@ -597,7 +597,9 @@ def make_experts():
                         alpha_pattern={"experts.gate_up_proj": 5},
                         target_modules=["q_proj"],
                     )
-                    return Spec(base, [ad])
+                    # of Llama-4 the layout changed with the version of transformers, which no
+                    # file records
+                    return Spec(base, [ad], may_refuse=h == inner and not transposed)
 
                 fixture(
                     "experts-%s-%s-%s"

@@ -189,7 +189,7 @@ def near_overflow(m):
         np.zeros((4, 8), np.float32),
     )
     A[0], B[:, 0] = 1.0, 15.99 * 8 / 13
-    B[1, 0] = -7.0
+    B[1, 0] = -30.0
     base = m.base(OrderedDict([("fc.weight", Tensor("F16", contract.round_to(W, "F16")))]))
     return Spec(
         base, [m.adapter({"fc.lora_A.weight": A, "fc.lora_B.weight": B}, target_modules=["fc"])]

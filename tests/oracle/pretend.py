@@ -445,7 +445,7 @@ def measures(name, base, result):
     return {
         "scale": float(first.s),
         "rho": size / np.linalg.norm(w),
-        "unchanged": float((new == w).mean()),
+        "unchanged": check.unchanged(plan, w, new),
         "noise": np.linalg.norm(new - exact) / size if size else 0.0,
     }
 
