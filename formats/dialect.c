@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/dialect.c - the table of dialects, and what they have in common: handing out edits, and the proof that what they
- * handed out is sound.
+/* formats/dialect.c - the table of dialects, and what they have in common: handing out edits, and
+ * the proof that what they handed out is sound.
  *
- * Arrays grow by doubling inside the decode's arena: an array of n entries is full when n is 0 or a power of two.
+ * Arrays grow by doubling inside the decode's arena: an array of n entries is full when n is 0 or
+ * a power of two.
  *
  * lora__decode_check() proves, whatever the dialect:
- * [1] every view lies inside its tensor; left, right, dense and magnitude have the sizes that kind, range and rank ask for;
+ * [1] every view lies inside its tensor; left, right, dense and magnitude have the sizes that
+ *     kind, range and rank ask for;
  * [2] the range lies inside the target, row_ids below its rows, no two equal;
- * [3] every adapter tensor is used exactly once (experts of one module share theirs) or listed as unmatched;
- * [4] a view reads only tensors among its edit's sources.
- */
+ * [3] every adapter tensor is used exactly once (experts of one module share theirs) or listed as
+ *     unmatched;
+ * [4] a view reads only tensors among its edit's sources. */
 #include "formats/dialect.h"
 
 #include "base/checked.h"
@@ -58,7 +60,8 @@ struct lora_edit *lora__decode_edit(struct lora_decode *decode, enum lora_edit_k
 				    const char *target, struct lora_error *err)
 {
 	struct lora_edit *edits =
-	    grow(decode->arena, decode->edits, decode->edit_count, sizeof(*edits)), *edit;
+			     grow(decode->arena, decode->edits, decode->edit_count, sizeof(*edits)),
+			 *edit;
 
 	if (!edits) {
 		lora__fail_memory(err);

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/families.c - the table of model families: orientation, experts, spellings. (Ties: ties.c.)
+/* formats/families.c - the table of model families: orientation, experts, spellings. (Ties:
+ * ties.c.)
  *
  * Sources: the model code and the conversion tables of transformers 4.57 and 5.23.
  *
- * Conv1D. GPT-2 and its relatives keep W as [in, out]. Only the modules named here are of that kind; heads beside them are ordinary.
+ * Conv1D. GPT-2 and its relatives keep W as [in, out]. Only the modules named here are of that
+ * kind; heads beside them are ordinary.
  *
- * Experts. PEFT asks the module for a flag is_transposed. gpt-oss, Aria and the privacy filter have it. Llama-4's
- * experts stand as [E, in, out] too, but whether the flag is set depends on the release, so that only shapes can tell.
+ * Experts. PEFT asks the module for a flag is_transposed. gpt-oss, Aria and the privacy filter
+ * have it. Llama-4's experts stand as [E, in, out] too, but whether the flag is set depends on
+ * the release, so that only shapes can tell.
  *
- * Spellings. transformers 5 renamed modules in memory while checkpoints on disk kept theirs. A row holds both spellings; '#' is one
- * number, a leading '^' ties it to the start. Rows are tried in both directions, and count when exactly one leads to a tensor that exists.
- */
+ * Spellings. transformers 5 renamed modules in memory while checkpoints on disk kept theirs. A
+ * row holds both spellings; '#' is one number, a leading '^' ties it to the start. Rows are tried
+ * in both directions, and count when exactly one leads to a tensor that exists. */
 #include "formats/families.h"
 
 #include <stdio.h>
@@ -42,28 +45,110 @@ static bool ends_in(const char *path, const char *end)
 /* --- Conv1D ---------------------------------------------------------------------------------- */
 
 static const char *const conv1d_types[] = {
-    "gpt2", "gpt-sw3", "openai-gpt", "imagegpt", "decision_transformer", "clvp", "clvp_decoder", NULL};
+    "gpt2", "gpt-sw3",	    "openai-gpt", "imagegpt", "decision_transformer",
+    "clvp", "clvp_decoder", NULL};
 static const char *const conv1d_leaves[] = {"c_attn", "q_attn", "c_proj", "c_fc", NULL};
 
 /* Families in which nothing is Conv1D, among those that adapters are made for. */
-static const char *const linear_types[] = {
-    "llama",	   "llama4",	    "llama4_text", "mistral",	   "mistral3",	  "ministral",
-    "mixtral",	   "qwen2",	    "qwen2_moe",   "qwen2_vl",	   "qwen2_5_vl",  "qwen2_audio",
-    "qwen3",	   "qwen3_moe",	    "qwen3_next",  "qwen3_vl",	   "qwen3_vl_moe", "qwen3_5",
-    "qwen3_5_moe", "qwen3_5_text",  "qwen3_5_moe_text", "gemma",   "gemma2",	  "gemma3",
-    "gemma3_text", "gemma3n",	    "gemma3n_text", "gemma4",	   "gemma4_text", "phi",
-    "phi3",	   "phimoe",	    "falcon",	   "bloom",	   "opt",	  "gpt_neo",
-    "gpt_neox",	   "gptj",	    "gpt_bigcode", "gpt_oss",	   "codegen",	  "mpt",
-    "stablelm",	   "starcoder2",    "cohere",	   "cohere2",	   "olmo",	  "olmo2",
-    "olmo3",	   "olmoe",	    "granite",	   "granitemoe",   "granitemoehybrid", "granitemoeshared",
-    "deepseek_v2", "deepseek_v3",   "glm",	   "glm4",	   "glm4_moe",	  "smollm3",
-    "internlm3",   "nemotron",	    "persimmon",   "jetmoe",	   "dbrx",	  "mamba",
-    "mamba2",	   "helium",	    "exaone4",	   "bert",	   "roberta",	  "xlm-roberta",
-    "distilbert",  "albert",	    "electra",	   "deberta",	   "deberta-v2",  "modernbert",
-    "t5",	   "mt5",	    "umt5",	   "bart",	   "mbart",	  "whisper",
-    "vit",	   "deit",	    "beit",	   "clip",	   "siglip",	  "dinov2",
-    "llava",	   "llava_next",    "llava_onevision", "paligemma", "mllama",	  "idefics3",
-    "smolvlm",	   "internvl",	    NULL};
+static const char *const linear_types[] = {"llama",
+					   "llama4",
+					   "llama4_text",
+					   "mistral",
+					   "mistral3",
+					   "ministral",
+					   "mixtral",
+					   "qwen2",
+					   "qwen2_moe",
+					   "qwen2_vl",
+					   "qwen2_5_vl",
+					   "qwen2_audio",
+					   "qwen3",
+					   "qwen3_moe",
+					   "qwen3_next",
+					   "qwen3_vl",
+					   "qwen3_vl_moe",
+					   "qwen3_5",
+					   "qwen3_5_moe",
+					   "qwen3_5_text",
+					   "qwen3_5_moe_text",
+					   "gemma",
+					   "gemma2",
+					   "gemma3",
+					   "gemma3_text",
+					   "gemma3n",
+					   "gemma3n_text",
+					   "gemma4",
+					   "gemma4_text",
+					   "phi",
+					   "phi3",
+					   "phimoe",
+					   "falcon",
+					   "bloom",
+					   "opt",
+					   "gpt_neo",
+					   "gpt_neox",
+					   "gptj",
+					   "gpt_bigcode",
+					   "gpt_oss",
+					   "codegen",
+					   "mpt",
+					   "stablelm",
+					   "starcoder2",
+					   "cohere",
+					   "cohere2",
+					   "olmo",
+					   "olmo2",
+					   "olmo3",
+					   "olmoe",
+					   "granite",
+					   "granitemoe",
+					   "granitemoehybrid",
+					   "granitemoeshared",
+					   "deepseek_v2",
+					   "deepseek_v3",
+					   "glm",
+					   "glm4",
+					   "glm4_moe",
+					   "smollm3",
+					   "internlm3",
+					   "nemotron",
+					   "persimmon",
+					   "jetmoe",
+					   "dbrx",
+					   "mamba",
+					   "mamba2",
+					   "helium",
+					   "exaone4",
+					   "bert",
+					   "roberta",
+					   "xlm-roberta",
+					   "distilbert",
+					   "albert",
+					   "electra",
+					   "deberta",
+					   "deberta-v2",
+					   "modernbert",
+					   "t5",
+					   "mt5",
+					   "umt5",
+					   "bart",
+					   "mbart",
+					   "whisper",
+					   "vit",
+					   "deit",
+					   "beit",
+					   "clip",
+					   "siglip",
+					   "dinov2",
+					   "llava",
+					   "llava_next",
+					   "llava_onevision",
+					   "paligemma",
+					   "mllama",
+					   "idefics3",
+					   "smolvlm",
+					   "internvl",
+					   NULL};
 
 enum lora_answer lora__family_conv1d(const char *model_type, const char *module)
 {
@@ -81,15 +166,15 @@ static const char *const transposed_types[] = {"gpt_oss", "aria", "aria_text",
 static const char *const unsure_types[] = {"llama4", "llama4_text", NULL};
 
 static const char *const qwen_moe_types[] = {
-    "qwen2_moe",    "qwen3_moe",     "qwen3_next", "deepseek_v2", "deepseek_v3", "dots1",
-    "ernie4_5_moe", "glm4_moe",	     "olmoe",	   "flex_olmo",	  "exaone_moe",	 "hunyuan_v1_moe",
-    NULL};
+    "qwen2_moe",  "qwen3_moe",	    "qwen3_next", "deepseek_v2", "deepseek_v3",
+    "dots1",	  "ernie4_5_moe",   "glm4_moe",	  "olmoe",	 "flex_olmo",
+    "exaone_moe", "hunyuan_v1_moe", NULL};
 static const char *const mixtral_types[] = {"mixtral", "minimax", "minimax_m2", "phimoe", NULL};
 static const char *const granite_moe_types[] = {"granitemoe", "granitemoeshared",
 						"granitemoehybrid", NULL};
 /* 3-D on disk as in memory, flag not set. */
-static const char *const plain_moe_types[] = {"jetmoe", "qwen3_vl_moe", "qwen3_5_moe",
-					      "qwen3_5_moe_text", "gemma4", "gemma4_text", NULL};
+static const char *const plain_moe_types[] = {
+    "jetmoe", "qwen3_vl_moe", "qwen3_5_moe", "qwen3_5_moe_text", "gemma4", "gemma4_text", NULL};
 
 enum lora_answer lora__family_experts_transposed(const char *model_type)
 {
@@ -126,9 +211,9 @@ const struct lora_fusion *lora__family_fusion(const char *model_type, const char
 
 /* --- spellings ------------------------------------------------------------------------------- */
 
-static const char *const vit_types[] = {"vit",	   "deit", "ijepa",
+static const char *const vit_types[] = {"vit",	   "deit",    "ijepa",
 					"vit_mae", "vit_msn", "audio-spectrogram-transformer",
-					"vivit",   "beit", NULL};
+					"vivit",   "beit",    NULL};
 static const char *const llava_types[] = {
     "llava",	"llava_next", "llava_next_video", "llava_onevision", "paligemma", "gemma3",
     "mistral3", "internvl",   "vipllava",	  "aya_vision",	     "got_ocr2",  "mllama",
@@ -166,8 +251,8 @@ static const struct renaming renamings[] = {
     {qwen_vl_types, "^model.visual", "^visual"},
 };
 
-/* Matches `pattern` at the start of `text`, which must go on with '.' or end. Numbers that '#' took go to *number (one at most). Returns
- * what follows, or NULL. */
+/* Matches `pattern` at the start of `text`, which must go on with '.' or end. Numbers that '#'
+ * took go to *number (one at most). Returns what follows, or NULL. */
 static const char *match_here(const char *text, const char *pattern, char number[24])
 {
 	for (; *pattern; pattern++) {
@@ -209,8 +294,8 @@ static char *replaced(struct lora_arena *arena, const char *name, const char *fr
 	hash = strchr(to, '#');
 	if (!hash)
 		return lora__arena_printf(arena, "%.*s%s%s", (int)(start - name), name, to, rest);
-	return lora__arena_printf(arena, "%.*s%.*s%s%s%s", (int)(start - name), name, (int)(hash - to),
-				  to, number, hash + 1, rest);
+	return lora__arena_printf(arena, "%.*s%.*s%s%s%s", (int)(start - name), name,
+				  (int)(hash - to), to, number, hash + 1, rest);
 }
 
 const char *lora__family_rename(const struct lora_base_view *base, struct lora_arena *arena,

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/ties.c - one stored tensor, several names: input embeddings that are the output's, too.
  *
- * 1. A checkpoint stores tied weights once. The name that is missing there is an alias of the one that is not.
- * 2. config.json's tie_word_embeddings decides whether two names are tied; where the key is absent, the family's default, since
- *    transformers leaves out what equals it. An alias is not taken where the model says that it does not tie.
- * 3. T5 and BART tie their encoder's and decoder's input embeddings in any case.
- */
+ * 1. A checkpoint stores tied weights once. The name that is missing there is an alias of the one
+ *    that is not.
+ * 2. config.json's tie_word_embeddings decides whether two names are tied; where the key is
+ *    absent, the family's default, since transformers leaves out what equals it. An alias is not
+ *    taken where the model says that it does not tie.
+ * 3. T5 and BART tie their encoder's and decoder's input embeddings in any case. */
 #include "formats/families.h"
 
 #include <string.h>
@@ -51,29 +52,127 @@ static const struct tie ties[] = {
 #define TIE_COUNT (sizeof(ties) / sizeof(*ties))
 
 /* Families whose config class says true, or false, when config.json says nothing. */
-static const char *const tied_types[] = {
-    "albert",	   "bart",	"bert",	       "big_bird",    "biogpt",	    "blenderbot",
-    "bloom",	   "camembert", "cohere",      "cohere2",     "ctrl",	    "deberta",
-    "deberta-v2",  "distilbert", "electra",    "ernie4_5",    "esm",	    "falcon",
-    "falcon_mamba", "gemma",	"gemma2",      "gemma3",      "gemma3_text", "gemma3n",
-    "gemma3n_text", "gemma4",	"gemma4_text", "gpt2",	      "gpt-sw3",    "gpt_bigcode",
-    "gpt_neo",	   "jetmoe",	"led",	       "lfm2",	      "longformer", "longt5",
-    "m2m_100",	   "mamba",	"marian",      "mbart",	      "modernbert", "mpnet",
-    "mpt",	   "mt5",	"openai-gpt",  "opt",	      "paligemma",  "pegasus",
-    "recurrent_gemma", "roberta", "smollm3",   "starcoder2",  "switch_transformers", "t5",
-    "t5gemma",	   "umt5",	"whisper",     "xglm",	      "xlm-roberta", "xlnet",
-    "zamba",	   "zamba2",	NULL};
-static const char *const untied_types[] = {
-    "apertus",	   "arcee",	  "bamba",	 "bitnet",	"chameleon",   "codegen",
-    "dbrx",	   "deepseek_v2", "deepseek_v3", "diffllama",	"dots1",       "exaone4",
-    "falcon_h1",   "glm",	  "glm4",	 "glm4_moe",	"gpt_neox",    "gpt_oss",
-    "gptj",	   "granite",	  "granitemoe",	 "granitemoehybrid", "granitemoeshared", "helium",
-    "imagegpt",	   "jamba",	  "llama",	 "llama4_text",	"llava",       "llava_next",
-    "llava_onevision", "mamba2",  "minimax",	 "ministral",	"mistral",     "mixtral",
-    "nemotron",	   "olmo",	  "olmo2",	 "olmo3",	"olmoe",       "persimmon",
-    "phi",	   "phi3",	  "phimoe",	 "qwen2",	"qwen2_moe",   "qwen2_vl",
-    "qwen2_5_vl",  "qwen3",	  "qwen3_moe",	 "qwen3_next",	"qwen3_vl",    "qwen3_5_text",
-    "rwkv",	   "seed_oss",	  "stablelm",	 NULL};
+static const char *const tied_types[] = {"albert",
+					 "bart",
+					 "bert",
+					 "big_bird",
+					 "biogpt",
+					 "blenderbot",
+					 "bloom",
+					 "camembert",
+					 "cohere",
+					 "cohere2",
+					 "ctrl",
+					 "deberta",
+					 "deberta-v2",
+					 "distilbert",
+					 "electra",
+					 "ernie4_5",
+					 "esm",
+					 "falcon",
+					 "falcon_mamba",
+					 "gemma",
+					 "gemma2",
+					 "gemma3",
+					 "gemma3_text",
+					 "gemma3n",
+					 "gemma3n_text",
+					 "gemma4",
+					 "gemma4_text",
+					 "gpt2",
+					 "gpt-sw3",
+					 "gpt_bigcode",
+					 "gpt_neo",
+					 "jetmoe",
+					 "led",
+					 "lfm2",
+					 "longformer",
+					 "longt5",
+					 "m2m_100",
+					 "mamba",
+					 "marian",
+					 "mbart",
+					 "modernbert",
+					 "mpnet",
+					 "mpt",
+					 "mt5",
+					 "openai-gpt",
+					 "opt",
+					 "paligemma",
+					 "pegasus",
+					 "recurrent_gemma",
+					 "roberta",
+					 "smollm3",
+					 "starcoder2",
+					 "switch_transformers",
+					 "t5",
+					 "t5gemma",
+					 "umt5",
+					 "whisper",
+					 "xglm",
+					 "xlm-roberta",
+					 "xlnet",
+					 "zamba",
+					 "zamba2",
+					 NULL};
+static const char *const untied_types[] = {"apertus",
+					   "arcee",
+					   "bamba",
+					   "bitnet",
+					   "chameleon",
+					   "codegen",
+					   "dbrx",
+					   "deepseek_v2",
+					   "deepseek_v3",
+					   "diffllama",
+					   "dots1",
+					   "exaone4",
+					   "falcon_h1",
+					   "glm",
+					   "glm4",
+					   "glm4_moe",
+					   "gpt_neox",
+					   "gpt_oss",
+					   "gptj",
+					   "granite",
+					   "granitemoe",
+					   "granitemoehybrid",
+					   "granitemoeshared",
+					   "helium",
+					   "imagegpt",
+					   "jamba",
+					   "llama",
+					   "llama4_text",
+					   "llava",
+					   "llava_next",
+					   "llava_onevision",
+					   "mamba2",
+					   "minimax",
+					   "ministral",
+					   "mistral",
+					   "mixtral",
+					   "nemotron",
+					   "olmo",
+					   "olmo2",
+					   "olmo3",
+					   "olmoe",
+					   "persimmon",
+					   "phi",
+					   "phi3",
+					   "phimoe",
+					   "qwen2",
+					   "qwen2_moe",
+					   "qwen2_vl",
+					   "qwen2_5_vl",
+					   "qwen3",
+					   "qwen3_moe",
+					   "qwen3_next",
+					   "qwen3_vl",
+					   "qwen3_5_text",
+					   "rwkv",
+					   "seed_oss",
+					   "stablelm",
+					   NULL};
 
 static bool in_list(const char *const *list, const char *word)
 {
@@ -107,7 +206,7 @@ enum lora_answer lora__family_ties(const struct lora_base_view *base)
 const char *lora__family_tied_name(const char *name, size_t i)
 {
 	for (size_t t = 0; t < TIE_COUNT; t++) {
-		const char *other = !strcmp(name, ties[t].stored)   ? ties[t].alias
+		const char *other = !strcmp(name, ties[t].stored)  ? ties[t].alias
 				    : !strcmp(name, ties[t].alias) ? ties[t].stored
 								   : NULL;
 
@@ -120,8 +219,9 @@ const char *lora__family_tied_name(const char *name, size_t i)
 bool lora__family_always_tied(const char *name, const char *other)
 {
 	for (size_t t = 0; t < TIE_COUNT; t++)
-		if (ties[t].always && ((!strcmp(name, ties[t].stored) && !strcmp(other, ties[t].alias)) ||
-				       (!strcmp(name, ties[t].alias) && !strcmp(other, ties[t].stored))))
+		if (ties[t].always &&
+		    ((!strcmp(name, ties[t].stored) && !strcmp(other, ties[t].alias)) ||
+		     (!strcmp(name, ties[t].alias) && !strcmp(other, ties[t].stored))))
 			return true;
 	return false;
 }
@@ -143,8 +243,7 @@ static const struct lora_tensor *stored_half(const struct lora_base_view *base, 
 		const struct lora_tensor *tensor =
 		    lora__index_find(base->index, other, strlen(other));
 
-		if (tensor &&
-		    (answer != LORA_ANSWER_NO || lora__family_always_tied(name, other)))
+		if (tensor && (answer != LORA_ANSWER_NO || lora__family_always_tied(name, other)))
 			return tensor;
 	}
 	return NULL;

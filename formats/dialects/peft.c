@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/dialects/peft.c - Hugging Face PEFT's LoRA: adapter_config.json beside adapter_model.safetensors.
+/* formats/dialects/peft.c - Hugging Face PEFT's LoRA: adapter_config.json beside
+ * adapter_model.safetensors.
  *
- * Written from what PEFT 0.17 to 0.21 store and compute. In order: the config, key by key (peft_config.c); names sorted into modules
- * (peft_keys.c, peft_collect.c); r, alpha and s for each (peft_patterns.c, peft_scale.c); orientation (peft_orient.c); edits
- * (peft_layers.c, peft_experts.c, peft_whole.c).
+ * Written from what PEFT 0.17 to 0.21 store and compute. In order: the config, key by key
+ * (peft_config.c); names sorted into modules (peft_keys.c, peft_collect.c); r, alpha and s for
+ * each (peft_patterns.c, peft_scale.c); orientation (peft_orient.c); edits (peft_layers.c,
+ * peft_experts.c, peft_whole.c).
  *
  * 1. decode() reads names, types, shapes and the config; never a tensor's data.
- * 2. Nothing is passed over: a tensor becomes part of an edit, or is listed as unmatched, or the whole adapter is refused by name.
+ * 2. Nothing is passed over: a tensor becomes part of an edit, or is listed as unmatched, or the
+ *    whole adapter is refused by name.
  * 3. What PEFT computes is what the edits say, with the exceptions that each file's head names.
- * 4. Where a module is unmatched, all its tensors are.
- */
+ * 4. Where a module is unmatched, all its tensors are. */
 #include "formats/dialects/peft.h"
 
 #include "base/error.h"
@@ -60,9 +62,8 @@ struct lora_found lora__peft_find(struct peft *peft, const char *name)
 
 const struct lora_tensor *lora__peft_base(const struct peft *peft, const struct lora_found *found)
 {
-	return found->tensor == LORA_NO_TENSOR
-		   ? NULL
-		   : &peft->decode->base->index->tensors[found->tensor];
+	return found->tensor == LORA_NO_TENSOR ? NULL
+					       : &peft->decode->base->index->tensors[found->tensor];
 }
 
 bool lora__peft_ends_in(const char *path, const char *end)
@@ -167,7 +168,8 @@ static bool is_listed(const struct lora_json *layers, uint64_t layer)
 	return false;
 }
 
-/* layers_to_transform says which layers were adapted. The tensors decide; that they disagree is worth a word. */
+/* layers_to_transform says which layers were adapted. The tensors decide; that they disagree is
+ * worth a word. */
 static enum lora_status note_layers(struct peft *peft, struct lora_error *err)
 {
 	const struct lora_json *layers = peft->config.layers;
@@ -177,14 +179,16 @@ static enum lora_status note_layers(struct peft *peft, struct lora_error *err)
 		return LORA_OK;
 	for (size_t i = 0; i < peft->module_count; i++)
 		if (layer_of(peft->modules[i].path, &layer) && !is_listed(layers, layer))
-			return lora__decode_note(
-			    peft->decode, LORA_NOTE_WARNING, err,
-			    "layers_to_transform does not list layer %llu, but the adapter has '%s'",
-			    (unsigned long long)layer, lora__escape(peft->modules[i].path));
+			return lora__decode_note(peft->decode, LORA_NOTE_WARNING, err,
+						 "layers_to_transform does not list layer %llu, "
+						 "but the adapter has '%s'",
+						 (unsigned long long)layer,
+						 lora__escape(peft->modules[i].path));
 	return LORA_OK;
 }
 
-/* PEFT itself ignores keys without its prefix, so that such an adapter may never have been seen at work. */
+/* PEFT itself ignores keys without its prefix, so that such an adapter may never have been seen
+ * at work. */
 static enum lora_status note_prefix(struct peft *peft, struct lora_error *err)
 {
 	const struct lora_index *tensors = peft->decode->tensors;

@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/dialects/peft.h - shared by the files of the PEFT dialect; nothing else includes it.
  *
- *	adapter_config.json --config.c--> struct peft_config
- *	tensor names --keys.c--> struct peft_module (what belongs together), struct peft_whole (replacements)
- *	modules --patterns.c--> r, alpha, s --layers.c, experts.c--> edits
- *	whole tensors --whole.c--> edits
+ *	adapter_config.json --peft_config.c--> struct peft_config
+ *	tensor names --peft_keys.c, peft_collect.c--> struct peft_module, struct peft_whole
+ *	modules --peft_patterns.c, peft_scale.c--> r, alpha, s
+ *	modules --peft_orient.c, peft_layers.c, peft_experts.c--> edits
+ *	whole tensors --peft_whole.c--> edits
  *
- * Letters: A [r, in], B [out, r] as the adapter stores them; W as the base stores it.
- */
+ * Letters: A [r, in], B [out, r] as the adapter stores them; W as the base stores it. */
 #ifndef LORA_DIALECTS_PEFT_H
 #define LORA_DIALECTS_PEFT_H
 
 #include "formats/dialect.h"
 #include "formats/families.h"
 
-#define PEFT_RANK_LIMIT	  65536u /* sixteen times the widest projection that anyone adapts at full rank */
-#define PEFT_EXPERT_LIMIT 4096u  /* ten times the largest mixture on the hub */
+#define PEFT_RANK_LIMIT                                                                            \
+	65536u /* sixteen times the widest projection that anyone adapts at full rank */
+#define PEFT_EXPERT_LIMIT 4096u /* ten times the largest mixture on the hub */
 #define PEFT_PREFIX	  "base_model.model."
 
 /* --- config ---------------------------------------------------------------------------------- */
@@ -25,13 +26,13 @@ struct peft_config {
 	double alpha;
 	bool r_missing, alpha_missing; /* PEFT's default, 8, stands in */
 	bool rslora, dora, lora_bias, fan_in_fan_out;
-	const char *init;		       /* init_lora_weights, if it is a word */
-	const struct lora_json *rank_pattern;  /* an object, or NULL; so the next */
+	const char *init;		      /* init_lora_weights, if it is a word */
+	const struct lora_json *rank_pattern; /* an object, or NULL; so the next */
 	const struct lora_json *alpha_pattern;
-	const struct lora_json *modules_to_save;   /* an array of strings, or NULL; so the next */
+	const struct lora_json *modules_to_save; /* an array of strings, or NULL; so the next */
 	const struct lora_json *target_parameters;
-	const struct lora_json *tokens;		   /* an array or an object of arrays, or NULL */
-	const struct lora_json *layers;		   /* layers_to_transform: a number or array, or NULL */
+	const struct lora_json *tokens; /* an array or an object of arrays, or NULL */
+	const struct lora_json *layers; /* layers_to_transform: a number or array, or NULL */
 	bool has_version;
 	unsigned version[3]; /* peft_version */
 	bool dev;	     /* a development build */
@@ -44,8 +45,8 @@ enum lora_status lora__peft_config(struct peft_config *out, struct lora_decode *
 /* --- keys ------------------------------------------------------------------------------------ */
 
 enum peft_role {
-	PEFT_A,	  /* lora_A.weight */
-	PEFT_B,	  /* lora_B.weight */
+	PEFT_A,	     /* lora_A.weight */
+	PEFT_B,	     /* lora_B.weight */
 	PEFT_B_BIAS, /* lora_B.bias */
 	PEFT_EMBEDDING_A,
 	PEFT_EMBEDDING_B,
@@ -58,8 +59,10 @@ enum peft_role {
 
 struct peft_key {
 	enum peft_role role;
-	const char *path;    /* the module, without PEFT's prefix and wrappers; for PEFT_WHOLE the tensor */
-	const char *owner;   /* the module that was targeted: `path`, but for a part of a wrapped module that one */
+	/* the module, without PEFT's prefix and wrappers; for PEFT_WHOLE the tensor */
+	const char *path;
+	const char *owner;   /* the module that was targeted: `path`, but for a part of a wrapped
+				module that one */
 	const char *adapter; /* the adapter's name if the key holds one, else NULL */
 	unsigned depth;	     /* wrappers named base_layer at the end of the path */
 	bool wrapped;	     /* PEFT_WHOLE: spelled with base_layer: the module is adapted, too */
@@ -82,7 +85,8 @@ struct peft_whole {
 	bool wrapped;
 };
 
-/* What non-square modules say about orientation (orient.c): bit 1 << PEFT_STRAIGHT or 1 << PEFT_TRANSPOSED. */
+/* What non-square modules say about orientation (orient.c): bit 1 << PEFT_STRAIGHT or 1 <<
+ * PEFT_TRANSPOSED. */
 struct peft_evidence {
 	struct lora_map by_leaf; /* last component of the module's path -> position in bits */
 	uint8_t *bits;
@@ -103,8 +107,8 @@ struct peft {
 	struct peft_evidence evidence;
 };
 
-/* Sorts the adapter's tensors into modules and wholes. LORA_INPUT for duplicates, missing halves, tensors of unknown kind,
- * types that we do not compute with. */
+/* Sorts the adapter's tensors into modules and wholes. LORA_INPUT for duplicates, missing halves,
+ * tensors of unknown kind, types that we do not compute with. */
 enum lora_status lora__peft_collect(struct peft *peft, struct lora_error *err);
 /* The module with that path (which may be NULL) and depth, or NULL. */
 const struct peft_module *lora__peft_module(struct peft *peft, const char *path, unsigned depth);
@@ -115,12 +119,14 @@ const struct peft_whole *lora__peft_whole(const struct peft *peft, const char *p
 
 struct peft_patterns;
 
-/* *out is freed by lora__peft_patterns_free also after a failure. `key` is the config's name for the object. */
+/* *out is freed by lora__peft_patterns_free also after a failure. `key` is the config's name for
+ * the object. */
 enum lora_status lora__peft_patterns_new(struct peft_patterns **out, const char *key,
 					 const struct lora_json *object, struct lora_error *err);
 void lora__peft_patterns_free(struct peft_patterns *patterns);
-/* The first entry, in the file's order, that matches `name`: PEFT's re.match(r"(.*\.)?(KEY)$", name). -1 without one. *clash is the first later entry
- * that matches, too, with another value, or -1. */
+/* The first entry, in the file's order, that matches `name`: PEFT's re.match(r"(.*\.)?(KEY)$",
+ * name). -1 without one. *clash is the first later entry that matches, too, with another value,
+ * or -1. */
 enum lora_status lora__peft_patterns_match(struct peft_patterns *patterns, const char *name,
 					   int *entry, int *clash, struct lora_error *err);
 const char *lora__peft_patterns_key(const struct peft_patterns *patterns, int entry);
@@ -155,7 +161,8 @@ enum peft_orientation {
 
 /* Looks at all non-square modules first. */
 enum lora_status lora__peft_orient_learn(struct peft *peft, struct lora_error *err);
-/* How the weight `w` of the module stands, given B's out and A's in. LORA_INPUT where only a guess is left. */
+/* How the weight `w` of the module stands, given B's out and A's in. LORA_INPUT where only a
+ * guess is left. */
 enum lora_status lora__peft_orient(const struct peft *peft, const struct peft_module *module,
 				   const struct lora_tensor *w, enum peft_orientation *out,
 				   struct lora_error *err);
@@ -165,7 +172,8 @@ enum lora_status lora__peft_orient(const struct peft *peft, const struct peft_mo
 /* Edits of the low-rank tensors of one module. */
 enum lora_status lora__peft_layer(struct peft *peft, const struct peft_module *module,
 				  struct lora_error *err);
-/* The parameter of the module that these factors belong to, if target_parameters names one; NULL if the module itself is adapted. */
+/* The parameter of the module that these factors belong to, if target_parameters names one; NULL
+ * if the module itself is adapted. */
 enum lora_status lora__peft_parameter(struct peft *peft, const struct peft_module *module,
 				      const char **parameter, struct lora_error *err);
 /* A parameter [E, d1, d2] of experts, or (matrix) one of two dimensions. */
@@ -188,7 +196,8 @@ const char *lora__peft_shape(const struct lora_tensor *tensor);
 struct lora_edit *lora__peft_edit(struct peft *peft, enum lora_edit_kind kind, const char *target,
 				  const char *module, const uint32_t *sources, size_t count,
 				  struct lora_error *err);
-/* Puts the base tensor's shape (or, without a base, `shape`) into the edit, seen with that width, and the range over all of it. */
+/* Puts the base tensor's shape (or, without a base, `shape`) into the edit, seen with that width,
+ * and the range over all of it. */
 void lora__peft_target(struct lora_edit *edit, const struct lora_found *found, uint32_t ndim,
 		       const uint64_t *shape, uint64_t width);
 /* All tensors of the module that are there go to unmatched. */

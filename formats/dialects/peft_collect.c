@@ -29,8 +29,7 @@ static enum lora_status check_tensor(const struct lora_tensor *tensor, enum peft
 	const char *type = lora_dtype_name(tensor->dtype);
 
 	if (role == PEFT_OTHER)
-		return lora__fail(err, LORA_INPUT,
-				  "tensor '%s' is of a kind that is not supported",
+		return lora__fail(err, LORA_INPUT, "tensor '%s' is of a kind that is not supported",
 				  lora__escape(tensor->name));
 	if (tensor->elements == 0)
 		return lora__fail(err, LORA_INPUT,
@@ -52,10 +51,11 @@ static enum lora_status check_adapter(struct collector *collector, const struct 
 		collector->adapter = key->adapter;
 	if (!strcmp(collector->adapter, key->adapter))
 		return LORA_OK;
-	return lora__fail(err, LORA_INPUT,
-			  "tensor '%s' belongs to another adapter than those before it ('%s'): save "
-			  "one adapter to a file",
-			  lora__escape(name), lora__escape(collector->adapter));
+	return lora__fail(
+	    err, LORA_INPUT,
+	    "tensor '%s' belongs to another adapter than those before it ('%s'): save "
+	    "one adapter to a file",
+	    lora__escape(name), lora__escape(collector->adapter));
 }
 
 static enum lora_status add_whole(struct collector *collector, const struct peft_key *key,
@@ -72,11 +72,12 @@ static enum lora_status add_whole(struct collector *collector, const struct peft
 	if (present)
 		return lora__fail(
 		    err, LORA_INPUT, "tensors '%s' and '%s' are the same one",
-		    lora__escape(lora__peft_tensor(
-				     peft, peft->wholes[lora__map_find(&peft->whole_by_path, key->path,
-								       strlen(key->path))]
-					       .tensor)
-				     ->name),
+		    lora__escape(
+			lora__peft_tensor(peft,
+					  peft->wholes[lora__map_find(&peft->whole_by_path,
+								      key->path, strlen(key->path))]
+					      .tensor)
+			    ->name),
 		    lora__escape(lora__peft_tensor(peft, tensor)->name));
 	peft->wholes[peft->whole_count++] = (struct peft_whole){tensor, key->path, key->wrapped};
 	return LORA_OK;
@@ -155,11 +156,10 @@ static enum lora_status check_module(const struct peft *peft, const struct peft_
 	if (has(module, PEFT_B_BIAS) && !factors)
 		return missing(peft, module, PEFT_B_BIAS, "lora_A", err);
 	if (factors && has(module, PEFT_B_BIAS) != peft->config.lora_bias)
-		return lora__fail(err, LORA_INPUT,
-				  "tensor '%s' %s a bias, but config key 'lora_bias' is %sset",
-				  lora__escape(lora__peft_tensor(peft, module->tensor[PEFT_B])->name),
-				  peft->config.lora_bias ? "lacks" : "has",
-				  peft->config.lora_bias ? "" : "not ");
+		return lora__fail(
+		    err, LORA_INPUT, "tensor '%s' %s a bias, but config key 'lora_bias' is %sset",
+		    lora__escape(lora__peft_tensor(peft, module->tensor[PEFT_B])->name),
+		    peft->config.lora_bias ? "lacks" : "has", peft->config.lora_bias ? "" : "not ");
 	if (has(module, PEFT_MAGNITUDE) && !factors && !embedding)
 		return missing(peft, module, PEFT_MAGNITUDE, "lora_A", err);
 	if ((factors || embedding) && peft->config.dora && !has(module, PEFT_MAGNITUDE))

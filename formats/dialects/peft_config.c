@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/dialects/peft_config.c - adapter_config.json, key by key.
  *
- * Every key of PEFT 0.21's LoraConfig stands in a table with what we do about it. PEFT drops keys that it does not know; we do not:
+ * Every key of PEFT 0.21's LoraConfig stands in a table with what we do about it. PEFT drops keys
+ * that it does not know; we do not:
  *
  * [1] a key that we know and use is checked for its type;
  * [2] a key that only tells how the adapter was trained is passed over;
- * [3] a key that changes the arithmetic in a way that no merged weight can express, or that we do not do, is refused by name when
- *     its value asks for it (not null, false, empty or 0);
- * [4] a key that is not in the table is refused likewise: a new option that changes the meaning must not be ignored.
- *     allow_unknown turns this, and only this, into a warning.
+ * [3] a key that changes the arithmetic in a way that no merged weight can express, or that we do
+ *     not do, is refused by name when its value asks for it (not null, false, empty or 0);
+ * [4] a key that is not in the table is refused likewise: a new option that changes the meaning
+ *     must not be ignored. allow_unknown turns this, and only this, into a warning.
  *
- * r and lora_alpha have a default in PEFT (8); where it stands in for a missing key, a note says so.
- */
+ * r and lora_alpha have a default in PEFT (8); where it stands in for a missing key, a note says
+ * so. */
 #include "formats/dialects/peft.h"
 
 #include "base/distance.h"
@@ -80,7 +81,8 @@ static const struct known {
     {"monteclora_config", PASSED, "MonteCLoRA is not supported"},
     {"megatron_config", PASSED, "Megatron's parallel layers are not supported"},
     {"enable_lora", PASSED, "it comes from loralib's MergedLinear, which PEFT has dropped"},
-    {"merge_weights", PASSED, "it comes from a PEFT before 0.3, whose weights may be merged already"},
+    {"merge_weights", PASSED,
+     "it comes from a PEFT before 0.3, whose weights may be merged already"},
 };
 #define TABLE_COUNT (sizeof(table) / sizeof(*table))
 
@@ -332,7 +334,8 @@ static enum lora_status read_layers(struct peft_config *config, const struct lor
 	return LORA_OK;
 }
 
-/* "0.21.2", "0.20.1.dev0@abc", "0.19.0rc1": three numbers, and whether anything follows. A version that is spelled otherwise is none. */
+/* "0.21.2", "0.20.1.dev0@abc", "0.19.0rc1": three numbers, and whether anything follows. A
+ * version that is spelled otherwise is none. */
 static void read_version(struct peft_config *config, const struct lora_decode *decode)
 {
 	const char *text = lora__json_string(get(decode, "peft_version"));

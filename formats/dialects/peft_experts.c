@@ -1,22 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/dialects/peft_experts.c - target_parameters: factors of a parameter rather than of a layer; experts in 3-D.
+/* formats/dialects/peft_experts.c - target_parameters: factors of a parameter rather than of a
+ * layer; experts in 3-D.
  *
- * Names. The keys do not say which parameter is meant. Parameters of one module nest their wrappers in the order in which the
- * model's class registers them: the first stands innermost (deepest). `order` below is that order for the classes in use.
+ * Names. The keys do not say which parameter is meant. Parameters of one module nest their
+ * wrappers in the order in which the model's class registers them: the first stands innermost
+ * (deepest). `order` below is that order for the classes in use.
  *
- * Packing. W [E, d1, d2]; A and B are matrices with experts and ranks flattened, differently in each:
+ * Packing. W [E, d1, d2]; A and B are matrices with experts and ranks flattened, differently in
+ * each:
  *
  *	A [E*r, .]	row e*r + k		experts slowest
  *	B [., r*E]	column k*E + e		experts fastest
  *
- * Layout. A module with the flag is_transposed gets	A [E*r, d1], B [d2, r*E],	D_e = s * (B_e A_e)^T;
- * one without						A [E*r, d2], B [d1, r*E],	D_e = s * B_e A_e.
- * PEFT 0.17 and 0.18 took the first for all; 0.19.0 had the flag the wrong way round. The file does not say which: shapes tell unless
- * d1 = d2; then peft_version and the table of families must. What they say must fit the shapes in any case.
+ * Layout. A module with the flag is_transposed gets the first, one without it the second:
  *
- * Fusion. transformers 5 holds some experts fused in memory that stand one by one on disk (formats/families.h): each gets its
- * rows of the fused update.
- */
+ *	A [E*r, d1], B [d2, r*E]	D_e = s * (B_e A_e)^T
+ *	A [E*r, d2], B [d1, r*E]	D_e = s * B_e A_e
+ *
+ * PEFT 0.17 and 0.18 took the first for all; 0.19.0 had the flag the wrong way round. The file
+ * does not say which: shapes tell unless d1 = d2; then peft_version and the table of families
+ * must. What they say must fit the shapes in any case.
+ *
+ * Fusion. transformers 5 holds some experts fused in memory that stand one by one on disk
+ * (formats/families.h): each gets its rows of the fused update. */
 #include "formats/dialects/peft.h"
 
 #include "base/error.h"
@@ -24,8 +30,8 @@
 #include <string.h>
 
 static const char *const order[] = {
-    "gate_up_proj", "gate_up_proj_bias", "up_proj", "w1", "v1", "w2", "down_proj",
-    "down_proj_bias", "in_proj_weight", "weight", "bias", NULL};
+    "gate_up_proj", "gate_up_proj_bias", "up_proj",	   "w1",     "v1",   "w2",
+    "down_proj",    "down_proj_bias",	 "in_proj_weight", "weight", "bias", NULL};
 
 static size_t place_of(const char *parameter)
 {
@@ -63,7 +69,8 @@ static const struct lora_fusion *fusion_of(struct peft *peft, const struct peft_
 	return first && lora__peft_find(peft, first).tensor != LORA_NO_TENSOR ? fusion : NULL;
 }
 
-/* Can the module have that parameter? Without a base only an entry that names the module, too, is believed. */
+/* Can the module have that parameter? Without a base only an entry that names the module, too, is
+ * believed. */
 static bool exists(struct peft *peft, const struct peft_module *module, const char *parameter,
 		   const char *full, const char *target)
 {
@@ -73,7 +80,8 @@ static bool exists(struct peft *peft, const struct peft_module *module, const ch
 	       fusion_of(peft, module, parameter) != NULL;
 }
 
-/* The parameters of the module that target_parameters names, in the order of `order`; at most `room`. */
+/* The parameters of the module that target_parameters names, in the order of `order`; at most
+ * `room`. */
 static enum lora_status candidates(struct peft *peft, const struct peft_module *module,
 				   const char **out, size_t room, size_t *count,
 				   struct lora_error *err)
@@ -133,10 +141,11 @@ enum lora_status lora__peft_parameter(struct peft *peft, const struct peft_modul
 				  lora__escape(module->path), count, depths);
 	for (size_t i = 0; i < count && count > 1; i++)
 		if (!order[place_of(found[i])])
-			return lora__fail(err, LORA_INPUT,
-					  "module '%s': the order of its parameters '%s' ... is not "
-					  "known, and the adapter does not say which factors are whose",
-					  lora__escape(module->path), lora__escape(found[i]));
+			return lora__fail(
+			    err, LORA_INPUT,
+			    "module '%s': the order of its parameters '%s' ... is not "
+			    "known, and the adapter does not say which factors are whose",
+			    lora__escape(module->path), lora__escape(found[i]));
 	*parameter = found[count - 1 - module->depth];
 	return LORA_OK;
 }
@@ -155,7 +164,8 @@ static enum lora_answer expect_transposed(const struct peft *peft)
 		flag = lora__family_experts_transposed(peft->decode->base->model_type);
 	old = v[0] == 0 && (minor == 17 || minor == 18);
 	early = v[0] == 0 && minor < 17;
-	/* Builds between releases: from the one after 0.18.0 to the one that 0.19.1 came from, anything. */
+	/* Builds between releases: from the one after 0.18.0 to the one that 0.19.1 came from,
+	 * anything. */
 	if (!known || early ||
 	    (peft->config.dev && v[0] == 0 &&
 	     ((minor == 18 && patch > 0) || (minor == 19 && patch <= 1))))
@@ -209,11 +219,12 @@ static enum lora_status choose_layout(const struct peft *peft, struct experts *e
 		experts->transposed = expected == LORA_ANSWER_YES;
 	} else if (expected != LORA_ANSWER_UNKNOWN &&
 		   experts->transposed != (expected == LORA_ANSWER_YES)) {
-		return lora__fail(err, LORA_INPUT,
-				  "experts '%s': the factors lie otherwise than peft_version %u.%u.%u "
-				  "writes them for this model: something else has written the adapter",
-				  lora__escape(experts->module->path), peft->config.version[0],
-				  peft->config.version[1], peft->config.version[2]);
+		return lora__fail(
+		    err, LORA_INPUT,
+		    "experts '%s': the factors lie otherwise than peft_version %u.%u.%u "
+		    "writes them for this model: something else has written the adapter",
+		    lora__escape(experts->module->path), peft->config.version[0],
+		    peft->config.version[1], peft->config.version[2]);
 	}
 	if (experts->transposed && experts->count == 1)
 		return lora__fail(err, LORA_INPUT,
@@ -244,8 +255,8 @@ static struct lora_edit *new_edit(struct peft *peft, const struct experts *exper
 {
 	const uint32_t sources[] = {experts->module->tensor[PEFT_A],
 				    experts->module->tensor[PEFT_B]};
-	struct lora_edit *edit = lora__peft_edit(peft, LORA_EDIT_ADD_LOWRANK, target,
-						 experts->name, sources, 2, err);
+	struct lora_edit *edit =
+	    lora__peft_edit(peft, LORA_EDIT_ADD_LOWRANK, target, experts->name, sources, 2, err);
 
 	if (!edit)
 		return NULL;
@@ -310,7 +321,8 @@ static enum lora_status emit_fused(struct peft *peft, const struct experts *expe
 
 /* --- sizes ----------------------------------------------------------------------------------- */
 
-/* Are all parts of all experts there, of one shape, and no expert more? *why says what is not, in the arena. */
+/* Are all parts of all experts there, of one shape, and no expert more? *why says what is not, in
+ * the arena. */
 static enum lora_status measure_fused(struct peft *peft, struct experts *experts, const char **why,
 				      struct lora_error *err)
 {
@@ -335,10 +347,12 @@ static enum lora_status measure_fused(struct peft *peft, struct experts *experts
 			first = w;
 		if ((w != NULL) != wanted)
 			*why = lora__arena_printf(
-			    peft->decode->arena, "the factors are for %llu experts, but the base has %s '%s'",
+			    peft->decode->arena,
+			    "the factors are for %llu experts, but the base has %s '%s'",
 			    (unsigned long long)experts->count, w ? "also" : "no",
 			    lora__escape(name));
-		else if (w && (w->ndim != 2 || memcmp(w->shape, first->shape, 2 * sizeof(*w->shape))))
+		else if (w &&
+			 (w->ndim != 2 || memcmp(w->shape, first->shape, 2 * sizeof(*w->shape))))
 			*why = lora__arena_printf(peft->decode->arena,
 						  "'%s' %s has another shape than its siblings",
 						  lora__escape(name), lora__peft_shape(w));
@@ -377,9 +391,9 @@ static enum lora_status misfit(struct peft *peft, const struct experts *experts,
 {
 	const struct lora_tensor *a = factor(peft, experts->module, PEFT_A),
 				 *b = factor(peft, experts->module, PEFT_B);
-	const char *why = lora__arena_printf(
-	    peft->decode->arena, "factors of shapes %s and %s do not fit '%s'", lora__peft_shape(b),
-	    lora__peft_shape(a), lora__escape(what));
+	const char *why =
+	    lora__arena_printf(peft->decode->arena, "factors of shapes %s and %s do not fit '%s'",
+			       lora__peft_shape(b), lora__peft_shape(a), lora__escape(what));
 
 	return lora__peft_unmatched(peft, experts->module, why, wanted, err);
 }
@@ -436,10 +450,11 @@ enum lora_status lora__peft_experts(struct peft *peft, const struct peft_module 
 		return lora__fail_memory(err);
 	if (module->tensor[PEFT_MAGNITUDE] != LORA_NO_TENSOR ||
 	    module->tensor[PEFT_B_BIAS] != LORA_NO_TENSOR)
-		return lora__fail(err, LORA_INPUT,
-				  "module '%s': target_parameters with DoRA or lora_bias is nothing "
-				  "that PEFT defines",
-				  lora__escape(module->path));
+		return lora__fail(
+		    err, LORA_INPUT,
+		    "module '%s': target_parameters with DoRA or lora_bias is nothing "
+		    "that PEFT defines",
+		    lora__escape(module->path));
 	found = lora__peft_find(peft, full);
 	w = lora__peft_base(peft, &found);
 	status = lora__peft_scale(peft, full, &experts.scale, err);
@@ -451,9 +466,9 @@ enum lora_status lora__peft_experts(struct peft *peft, const struct peft_module 
 	if (experts.fusion)
 		return fused(peft, &experts, full, err);
 	if (w ? w->ndim == 2 : experts.count == 1) {
-		if (w && !(layout_fits(peft, &(struct experts){.module = module,
-							       .d1 = w->shape[0],
-							       .d2 = w->shape[1]},
+		if (w && !(layout_fits(peft,
+				       &(struct experts){
+					   .module = module, .d1 = w->shape[0], .d2 = w->shape[1]},
 				       false) &&
 			   experts.count == 1))
 			return misfit(peft, &experts, w->name, found.name, err);

@@ -9,12 +9,14 @@
  *		  | "token_adapter.trainable_tokens_delta" ["." adapter]
  *		  | anything else: a whole tensor, whose path is the name itself
  *
- * 1. `adapter` is the name that PEFT takes out when it saves; other tools leave it in. One file holds one adapter.
- * 2. A component "base_layer" is PEFT's wrapper. At the end of a module's path it counts (several parameters of one module nest:
- *    depth 0 is the outermost); inside, the part before it is the module that was targeted (a MultiheadAttention's out_proj). In a
- *    whole tensor's name it is only removed, as are "modules_to_save" "." adapter and "token_adapter".
- * 3. A component that begins with "lora_" and fits nowhere above is of a kind that we do not know: refused, not passed over.
- */
+ * 1. `adapter` is the name that PEFT takes out when it saves; other tools leave it in. One file
+ *    holds one adapter.
+ * 2. A component "base_layer" is PEFT's wrapper. At the end of a module's path it counts (several
+ *    parameters of one module nest: depth 0 is the outermost); inside, the part before it is the
+ *    module that was targeted (a MultiheadAttention's out_proj). In a whole tensor's name it is
+ *    only removed, as are "modules_to_save" "." adapter and "token_adapter".
+ * 3. A component that begins with "lora_" and fits nowhere above is of a kind that we do not
+ *    know: refused, not passed over. */
 #include "formats/dialects/peft.h"
 
 #include "base/error.h"
@@ -96,8 +98,9 @@ static enum peft_role role_at(struct lora_arena *arena, const char *at, const ch
 	return has_prefix(at, "lora_") ? PEFT_OTHER : PEFT_WHOLE;
 }
 
-/* Takes the components "base_layer" out of `path`, in place. *depth counts those at its end; the length of what stands before the first
- * that is not there goes to *owner (the whole length if there is none). Returns the number taken out. */
+/* Takes the components "base_layer" out of `path`, in place. *depth counts those at its end; the
+ * length of what stands before the first that is not there goes to *owner (the whole length if
+ * there is none). Returns the number taken out. */
 static unsigned unwrap(char *path, unsigned *depth, size_t *owner)
 {
 	static const char word[] = "base_layer";
@@ -131,8 +134,8 @@ static unsigned unwrap(char *path, unsigned *depth, size_t *owner)
 	return taken;
 }
 
-/* Removes PEFT's other wrappers from a whole tensor's path, in place: "modules_to_save." with the adapter's name after it, if one
- * is there, and "token_adapter.". */
+/* Removes PEFT's other wrappers from a whole tensor's path, in place: "modules_to_save." with the
+ * adapter's name after it, if one is there, and "token_adapter.". */
 static void drop_wrappers(char *path)
 {
 	static const char saved[] = ".modules_to_save.", tokens[] = ".token_adapter.";

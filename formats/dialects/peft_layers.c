@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/dialects/peft_layers.c - the low-rank edits of one module.
  *
- *	layer			adapter				base		update, as the base stores it
- *	Linear			A [r, in], B [out, r]		[out, in]	s*B*A
- *	Conv1D (GPT-2)		the same			[in, out]	s*A^T*B^T
- *	Embedding		A [r, V], B [D, r]		[V, D]		s*A^T*B^T
- *	ConvNd			A [r, in, k..], B [out, r, 1..]	[out, in, k..]	s*B*A on [out, in*k..]
- *	MultiheadAttention	A [r, E], B [3E, r]		in_proj_weight	s*B*A; its out_proj is a Linear of its own
+ *	layer		adapter				base		update
+ *	Linear		A [r, in], B [out, r]		[out, in]	s*B*A
+ *	Conv1D (GPT-2)	the same			[in, out]	s*A^T*B^T
+ *	Embedding	A [r, V], B [D, r]		[V, D]		s*A^T*B^T
+ *	ConvNd		A [r, in, k..], B [out, r, 1..]	[out, in, k..]	s*B*A, as [out, in*k..]
+ *	Multihead-	A [r, E], B [3E, r]		in_proj_weight	s*B*A
+ *	Attention	(its out_proj is a Linear of its own)
  *
- * DoRA adds a magnitude for every output: rows of W, where W is [out, ...]; columns, where it is turned. An embedding's are its columns.
- * lora_bias adds s*b to the base's bias.
+ * DoRA adds a magnitude for every output: rows of W, where W is [out, ...]; columns, where it is
+ * turned. An embedding's are its columns. lora_bias adds s*b to the base's bias.
  *
- * PEFT 0.21 adds a MultiheadAttention's out_proj update twice when it merges; we do what the layer means: once.
- * A grouped convolution's update is no product of two matrices of that shape: refused.
- */
+ * PEFT 0.21 adds a MultiheadAttention's out_proj update twice when it merges; we do what the
+ * layer means: once. A grouped convolution's update is no product of two matrices of that shape:
+ * refused. */
 #include "formats/dialects/peft.h"
 
 #include "base/error.h"
@@ -26,7 +27,8 @@ static const struct lora_tensor *tensor_of(const struct peft *peft,
 	return lora__peft_tensor(peft, module->tensor[role]);
 }
 
-/* The tensor that the edit will meet: the base's, or the adapter's own replacement for it (a resized embedding). */
+/* The tensor that the edit will meet: the base's, or the adapter's own replacement for it (a
+ * resized embedding). */
 static const struct lora_tensor *effective(const struct peft *peft, const char *name,
 					   const struct lora_found *found)
 {
@@ -38,8 +40,7 @@ static const struct lora_tensor *effective(const struct peft *peft, const char *
 static enum lora_status wrong_rank(const struct lora_tensor *tensor, uint64_t shape_rank,
 				   const struct peft_scale *scale, struct lora_error *err)
 {
-	return lora__fail(err, LORA_INPUT,
-			  "tensor '%s' %s has rank %llu, the config says %u (%s)",
+	return lora__fail(err, LORA_INPUT, "tensor '%s' %s has rank %llu, the config says %u (%s)",
 			  lora__escape(tensor->name), lora__peft_shape(tensor),
 			  (unsigned long long)shape_rank, scale->rank, scale->from);
 }
@@ -87,10 +88,9 @@ static enum lora_status emit(struct peft *peft, const struct peft_module *module
 			     const struct peft_scale *scale, const struct lora_edit *like,
 			     struct lora_error *err)
 {
-	const uint32_t sources[] = {module->tensor[PEFT_A], module->tensor[PEFT_B],
-				    module->tensor[PEFT_EMBEDDING_A],
-				    module->tensor[PEFT_EMBEDDING_B],
-				    module->tensor[PEFT_MAGNITUDE]};
+	const uint32_t sources[] = {
+	    module->tensor[PEFT_A], module->tensor[PEFT_B], module->tensor[PEFT_EMBEDDING_A],
+	    module->tensor[PEFT_EMBEDDING_B], module->tensor[PEFT_MAGNITUDE]};
 	uint32_t magnitude = module->tensor[PEFT_MAGNITUDE];
 	uint64_t gains = like->norm_by_column ? like->cols : like->rows;
 	struct lora_edit *edit;
@@ -154,7 +154,8 @@ static enum lora_status add_bias(struct peft *peft, const struct peft_module *mo
 					     lora__escape(found.name));
 		return lora__decode_unmatched(peft->decode, source, why, found.name, err);
 	}
-	edit = lora__peft_edit(peft, LORA_EDIT_ADD_DENSE, found.name, module->path, &source, 1, err);
+	edit =
+	    lora__peft_edit(peft, LORA_EDIT_ADD_DENSE, found.name, module->path, &source, 1, err);
 	if (!edit)
 		return LORA_SYSTEM;
 	lora__peft_target(edit, &found, 1, b->shape, b->elements);

@@ -5,12 +5,13 @@
  *
  * 1. the table of families, where it knows the module: what it says must fit the shape;
  * 2. the shape, unless it is square;
- * 3. what the adapter's non-square modules of the same last name show, then what all of them show, if they agree;
+ * 3. what the adapter's non-square modules of the same last name show, then what all of them
+ *    show, if they agree;
  * 4. [out, in].
  *
- * fan_in_fan_out in the config is no evidence: PEFT stores there what the last layer that it looked at wanted. But where it
- * is set, and nothing else tells, step 4 would be a guess against the only hint: refused.
- */
+ * fan_in_fan_out in the config is no evidence: PEFT stores there what the last layer that it
+ * looked at wanted. But where it is set, and nothing else tells, step 4 would be a guess against
+ * the only hint: refused. */
 #include "formats/dialects/peft.h"
 
 #include "base/error.h"

@@ -1,35 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/dialects/peft_patterns.c - rank_pattern and alpha_pattern: which module has another r or alpha.
+/* formats/dialects/peft_patterns.c - rank_pattern and alpha_pattern: which module has another r
+ * or alpha.
  *
  * The rule is Python's, since PEFT applies it: the first KEY, in the file's order, with
  *
  *	re.match(r"(.*\.)?(KEY)$", module)
  *
- * so that a key is a regular expression, its "." matches any character, and "^" holds only at the start of a whole path.
+ * so that a key is a regular expression, its "." matches any character, and "^" holds only at the
+ * start of a whole path.
  *
  * [1] Expressions run in PCRE2, as UTF-8 with Unicode classes, as Python's do.
- * [2] The two languages differ in corners. A key that uses one is refused rather than read in another way than PEFT did: escapes other
- *     than \d \D \w \W \s \S \b \B \A \Z \n \r \t and escaped punctuation; groups other than (...), (?:...), (?=...), (?!...), (?<=...), (?<!...)
+ * [2] The two languages differ in corners. A key that uses one is refused rather than read in
+ *     another way than PEFT did: escapes other than \d \D \w \W \s \S \b \B \A \Z \n \r \t and
+ *     escaped punctuation; groups other than (...), (?:...), (?=...), (?!...), (?<=...), (?<!...)
  *     and (?P<name>...); PCRE2's (*VERB); {,n}; POSIX classes in brackets.
- * [3] A match that needs more than MATCH_LIMIT steps is refused: such a key is an attack or a mistake. The product of keys and
- *     modules is bounded, too.
- * [4] Keys without any special character but "." (nearly all) are compared directly.
- */
+ * [3] A match that needs more than MATCH_LIMIT steps is refused: such a key is an attack or a
+ *     mistake. The product of keys and modules is bounded, too.
+ * [4] Keys without any special character but "." (nearly all) are compared directly. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "formats/dialects/peft.h"
 
 #include "base/error.h"
 
 #include <ctype.h>
-#include <math.h>
 #include <pcre2.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MATCH_LIMIT 1000000	/* calls of PCRE2's match(); an honest key needs some thousands */
-#define HEAP_LIMIT  16384	/* KiB of backtracking memory */
-#define KEY_LIMIT   4096	/* bytes of a key */
-#define WORK_LIMIT  200000000u	/* keys times modules: a key for each of 14,000 modules */
+#define MATCH_LIMIT 1000000    /* calls of PCRE2's match(); an honest key needs some thousands */
+#define HEAP_LIMIT  16384      /* KiB of backtracking memory */
+#define KEY_LIMIT   4096       /* bytes of a key */
+#define WORK_LIMIT  200000000u /* keys times modules: a key for each of 14,000 modules */
 
 struct entry {
 	const char *key; /* the JSON's */
@@ -126,9 +127,9 @@ static enum lora_status compile(struct peft_patterns *patterns, struct entry *en
 				  "%s: key '%s' uses %s that Python and PCRE2 read differently: "
 				  "write it in another way",
 				  patterns->name, lora__escape(entry->key), odd);
-	entry->code = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED,
-				    PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NEVER_BACKSLASH_C,
-				    &code, &place, NULL);
+	entry->code = pcre2_compile(
+	    (PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED,
+	    PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NEVER_BACKSLASH_C, &code, &place, NULL);
 	if (entry->code)
 		return LORA_OK;
 	if (code == PCRE2_ERROR_NOMEMORY || code == PCRE2_ERROR_HEAP_FAILED)
@@ -195,7 +196,8 @@ void lora__peft_patterns_free(struct peft_patterns *patterns)
 	free(patterns);
 }
 
-/* [4] KEY stands at the end, at the start of the path or after a dot, its dots matching anything. A dot of the expression matches a
+/* [4] KEY stands at the end, at the start of the path or after a dot, its dots matching anything.
+ *     A dot of the expression matches a
  * whole character, so this holds for ASCII names only. */
 static bool match_literal(const struct entry *entry, const char *name, size_t length)
 {
@@ -244,9 +246,8 @@ static enum lora_status match_one(struct peft_patterns *patterns, struct entry *
 		return LORA_OK;
 	if (code == PCRE2_ERROR_NOMEMORY)
 		return lora__fail_memory(err);
-	return lora__fail(err, LORA_INPUT,
-			  "%s: key '%s' takes too long to match '%s': simplify it", patterns->name,
-			  lora__escape(entry->key), lora__escape(name));
+	return lora__fail(err, LORA_INPUT, "%s: key '%s' takes too long to match '%s': simplify it",
+			  patterns->name, lora__escape(entry->key), lora__escape(name));
 }
 
 enum lora_status lora__peft_patterns_match(struct peft_patterns *patterns, const char *name,

@@ -3,10 +3,10 @@
  *
  *	s = alpha / r		or, with use_rslora,	alpha / sqrt(r)
  *
- * in double precision. r and alpha are the config's, unless rank_pattern or alpha_pattern (independently) have a key for the module.
- * `from` says in words where they come from. A key that would have given another value, had it stood first, is reported once: PEFT
- * sorts the keys when it saves, so that the order at training time may have been another.
- */
+ * in double precision. r and alpha are the config's, unless rank_pattern or alpha_pattern
+ * (independently) have a key for the module. `from` says in words where they come from. A key
+ * that would have given another value, had it stood first, is reported once: PEFT sorts the keys
+ * when it saves, so that the order at training time may have been another. */
 #include "formats/dialects/peft.h"
 
 #include "base/error.h"
@@ -15,9 +15,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static enum lora_status look_up(struct peft *peft, struct peft_patterns *patterns,
-				const char *what, const char *name, int *entry,
-				struct lora_error *err)
+static enum lora_status look_up(struct peft *peft, struct peft_patterns *patterns, const char *what,
+				const char *name, int *entry, struct lora_error *err)
 {
 	enum lora_status status;
 	int clash;
@@ -25,13 +24,13 @@ static enum lora_status look_up(struct peft *peft, struct peft_patterns *pattern
 	status = lora__peft_patterns_match(patterns, name, entry, &clash, err);
 	if (status || clash < 0 || !lora__peft_patterns_first(patterns, clash))
 		return status;
-	return lora__decode_note(peft->decode, LORA_NOTE_WARNING, err,
-				 "%s: module '%s' matches '%s' (%g) and '%s' (%g): the first applies",
-				 what, lora__escape(name),
-				 lora__escape(lora__peft_patterns_key(patterns, *entry)),
-				 lora__peft_patterns_value(patterns, *entry),
-				 lora__escape(lora__peft_patterns_key(patterns, clash)),
-				 lora__peft_patterns_value(patterns, clash));
+	return lora__decode_note(
+	    peft->decode, LORA_NOTE_WARNING, err,
+	    "%s: module '%s' matches '%s' (%g) and '%s' (%g): the first applies", what,
+	    lora__escape(name), lora__escape(lora__peft_patterns_key(patterns, *entry)),
+	    lora__peft_patterns_value(patterns, *entry),
+	    lora__escape(lora__peft_patterns_key(patterns, clash)),
+	    lora__peft_patterns_value(patterns, clash));
 }
 
 static enum lora_status describe(struct peft *peft, int rank, int alpha, const char **out,
@@ -70,12 +69,12 @@ enum lora_status lora__peft_scale(struct peft *peft, const char *name, struct pe
 	if (status)
 		return status;
 	r = rank >= 0 ? lora__peft_patterns_value(peft->rank, rank) : peft->config.r;
-	out->alpha = alpha >= 0 ? lora__peft_patterns_value(peft->alpha, alpha) : peft->config.alpha;
+	out->alpha =
+	    alpha >= 0 ? lora__peft_patterns_value(peft->alpha, alpha) : peft->config.alpha;
 	if (!(r >= 1 && r <= PEFT_RANK_LIMIT) || r != floor(r))
-		return lora__fail(err, LORA_INPUT,
-				  "rank_pattern: the value of '%s' is not a rank from 1 to %u",
-				  lora__escape(lora__peft_patterns_key(peft->rank, rank)),
-				  PEFT_RANK_LIMIT);
+		return lora__fail(
+		    err, LORA_INPUT, "rank_pattern: the value of '%s' is not a rank from 1 to %u",
+		    lora__escape(lora__peft_patterns_key(peft->rank, rank)), PEFT_RANK_LIMIT);
 	out->rank = (uint32_t)r;
 	out->divisor = peft->config.rslora ? sqrt(r) : r;
 	out->s = out->alpha / out->divisor;
@@ -94,8 +93,8 @@ static enum lora_status notes_of(struct peft *peft, struct peft_patterns *patter
 	for (int i = 0; i < lora__peft_patterns_count(patterns) && !status; i++)
 		if (!lora__peft_patterns_used(patterns, i))
 			status = lora__decode_note(
-			    peft->decode, LORA_NOTE_WARNING, err, "%s: '%s' matches no module", what,
-			    lora__escape(lora__peft_patterns_key(patterns, i)));
+			    peft->decode, LORA_NOTE_WARNING, err, "%s: '%s' matches no module",
+			    what, lora__escape(lora__peft_patterns_key(patterns, i)));
 	return status;
 }
 

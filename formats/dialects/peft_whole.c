@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/dialects/peft_whole.c - tensors that stand in the place of the base's: modules_to_save, biases, embeddings, tokens.
+/* formats/dialects/peft_whole.c - tensors that stand in the place of the base's: modules_to_save,
+ * biases, embeddings, tokens.
  *
- * [1] A whole tensor replaces the base's of the same name. Its shape must be the base's, but an embedding may have other rows: the
- *     vocabulary was resized. Then every stored half of the same embeddings must get the same number of rows.
- * [2] One that the base does not have is added if modules_to_save asks for it (a task's head), and if no base tensor ends in the same
- *     path: then the name is only spelled in another way, and adding a second copy would change nothing that anyone uses.
- * [3] Trainable tokens are rows that replace the base's (their name in PEFT says "delta", but they are not), in the order of the config's list.
- * PEFT matches modules_to_save by the end of the text, not of the component: "norm" takes "input_layernorm" as well.
- */
+ * [1] A whole tensor replaces the base's of the same name. Its shape must be the base's, but an
+ *     embedding may have other rows: the vocabulary was resized. Then every stored half of the
+ *     same embeddings must get the same number of rows.
+ * [2] One that the base does not have is added if modules_to_save asks for it (a task's head),
+ *     and if no base tensor ends in the same path: then the name is only spelled in another way,
+ *     and adding a second copy would change nothing that anyone uses.
+ * [3] Trainable tokens are rows that replace the base's (their name in PEFT says "delta", but
+ *     they are not), in the order of the config's list.
+ * PEFT matches modules_to_save by the end of the text, not of the component: "norm" takes
+ * "input_layernorm" as well. */
 #include "formats/dialects/peft.h"
 
 #include "base/error.h"
@@ -27,7 +31,8 @@ static bool text_ends_in(const char *text, size_t length, const char *end)
 	return length >= n && !memcmp(text + length - n, end, n);
 }
 
-/* If a module on the way to `path` is saved: what stands from that module's last component on ("classifier.dense.weight"), else NULL. */
+/* If a module on the way to `path` is saved: what stands from that module's last component on
+ * ("classifier.dense.weight"), else NULL. */
 static const char *saved_part(const struct peft *peft, const char *path)
 {
 	const struct lora_json *item;
@@ -111,10 +116,11 @@ static enum lora_status replace(struct peft *peft, const struct peft_whole *whol
 		    found->name, err);
 	if (!saved_part(peft, whole->path) && !whole->wrapped &&
 	    !lora__family_is_embedding(found->name) && !lora__peft_ends_in(whole->path, "bias"))
-		status = lora__decode_note(peft->decode, LORA_NOTE_INFO, err,
-					   "tensor '%s' replaces the base's, though modules_to_save "
-					   "does not name it",
-					   lora__escape(whole->path));
+		status =
+		    lora__decode_note(peft->decode, LORA_NOTE_INFO, err,
+				      "tensor '%s' replaces the base's, though modules_to_save "
+				      "does not name it",
+				      lora__escape(whole->path));
 	return status ? status : emit(peft, LORA_EDIT_REPLACE, whole, found, err);
 }
 
@@ -143,9 +149,9 @@ static enum lora_status place(struct peft *peft, const struct peft_whole *whole,
 	struct lora_found found;
 
 	if (strstr(whole->path, ".original_module."))
-		return lora__decode_unmatched(peft->decode, whole->tensor,
-					      "it is a copy of the base's own module, not an update",
-					      NULL, err);
+		return lora__decode_unmatched(
+		    peft->decode, whole->tensor,
+		    "it is a copy of the base's own module, not an update", NULL, err);
 	found = lora__peft_find(peft, whole->path);
 	if (!peft->decode->base)
 		return emit(peft, LORA_EDIT_REPLACE, whole, &found, err);
@@ -175,12 +181,12 @@ static enum lora_status check_resized(const struct peft *peft, const struct lora
 
 		if (w && w->ndim == 2 && w->shape[0] != edit->shape[0] &&
 		    !follows(peft->decode, other, edit->shape[0]))
-			return lora__fail(err, LORA_INPUT,
-					  "'%s' is resized to %llu rows, but '%s' keeps its %llu: the "
-					  "adapter must hold both",
-					  lora__escape(edit->target),
-					  (unsigned long long)edit->shape[0], lora__escape(other),
-					  (unsigned long long)w->shape[0]);
+			return lora__fail(
+			    err, LORA_INPUT,
+			    "'%s' is resized to %llu rows, but '%s' keeps its %llu: the "
+			    "adapter must hold both",
+			    lora__escape(edit->target), (unsigned long long)edit->shape[0],
+			    lora__escape(other), (unsigned long long)w->shape[0]);
 	}
 	return LORA_OK;
 }
@@ -215,7 +221,8 @@ static const struct lora_json *entry_for(const struct lora_json *object, const c
 	return NULL;
 }
 
-/* The list of the config that is meant for the module; for one that is tied to another (which PEFT saves under both names), that one's. */
+/* The list of the config that is meant for the module; for one that is tied to another (which
+ * PEFT saves under both names), that one's. */
 static const struct lora_json *list_for(struct peft *peft, const char *path, const char *name)
 {
 	const struct lora_json *tokens = peft->config.tokens, *list;
@@ -225,8 +232,8 @@ static const struct lora_json *list_for(struct peft *peft, const char *path, con
 		return tokens;
 	list = entry_for(tokens, path);
 	for (size_t i = 0; !list && (tied = lora__family_tied_name(name, i)); i++) {
-		const char *module = lora__arena_copy(peft->decode->arena, tied,
-						      strlen(tied) - strlen(".weight"));
+		const char *module =
+		    lora__arena_copy(peft->decode->arena, tied, strlen(tied) - strlen(".weight"));
 
 		list = module ? entry_for(tokens, module) : NULL;
 	}
@@ -261,11 +268,12 @@ static enum lora_status read_ids(struct peft *peft, const struct peft_module *mo
 	for (uint64_t i = 0; item; i++, item = lora__json_next(item)) {
 		lora__json_u64(item, &ids[i]);
 		if (ids[i] >= rows)
-			return lora__fail(err, LORA_INPUT,
-					  "trainable_token_indices: token %llu is not below the %llu "
-					  "rows of '%s'",
-					  (unsigned long long)ids[i], (unsigned long long)rows,
-					  lora__escape(module->path));
+			return lora__fail(
+			    err, LORA_INPUT,
+			    "trainable_token_indices: token %llu is not below the %llu "
+			    "rows of '%s'",
+			    (unsigned long long)ids[i], (unsigned long long)rows,
+			    lora__escape(module->path));
 	}
 	memcpy(sorted, ids, (size_t)count * sizeof(*ids));
 	qsort(sorted, (size_t)count, sizeof(*ids), compare_ids);
@@ -287,7 +295,8 @@ static uint64_t after_largest(const uint64_t *ids, uint64_t count)
 	return rows;
 }
 
-/* The embedding as it will be: the base's, or the one that comes with the adapter. NULL without both. */
+/* The embedding as it will be: the base's, or the one that comes with the adapter. NULL without
+ * both. */
 static const struct lora_tensor *embedding_of(const struct peft *peft, const char *name,
 					      const struct lora_found *found)
 {

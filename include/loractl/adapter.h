@@ -55,9 +55,9 @@ LORA_API const struct lora_tensor *lora_adapter_tensor(const struct lora_adapter
  *
  *	root = SHA-256("loractl adapter 1" NUL || T || C)
  *
- * T is the Merkle root over the tensors' names, types, shapes and bytes, as a model's; C the SHA-256 of
- * the config as canonical JSON (keys sorted by bytes, no white space, numbers as written), or 32 zero
- * bytes without one. Computed on the first call, which reads all tensors. */
+ * T is the Merkle root over the tensors' names, types, shapes and bytes, as a model's; C the
+ * SHA-256 of the config as canonical JSON (keys sorted by bytes, no white space, numbers as
+ * written), or 32 zero bytes without one. Computed on the first call, which reads all tensors. */
 LORA_API enum lora_status lora_adapter_root(struct lora_adapter *adapter, struct lora_sha256 *root,
 					    struct lora_error *err);
 

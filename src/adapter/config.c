@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* adapter/config.c - the facts beside an adapter's weights: its config, and the base that it is bound to.
+/* adapter/config.c - the facts beside an adapter's weights: its config, and the base that it is
+ * bound to.
  *
- * The config is adapter_config.json in the directory, or beside the file. A file alone may carry the same facts in its metadata:
+ * The config is adapter_config.json in the directory, or beside the file. A file alone may carry
+ * the same facts in its metadata:
  *
  *	lora_adapter_metadata	a JSON object with the keys of adapter_config.json; or
- *	r, lora_alpha		as text, both, and any of `optional` below (JSON where adapter_config.json has an object or list)
+ *	r, lora_alpha		as text, both, and any of `keys` below (JSON for objects, lists)
  *
  * with peft_type LORA where it is not said. PEFT itself writes no such metadata.
  *
- * loractl.json there, too, may hold "base_root": 64 hexadecimal digits, the root of the base that the adapter was trained on.
- */
+ * loractl.json there, too, may hold "base_root": 64 hexadecimal digits, the root of the base that
+ * the adapter was trained on. */
 #include "adapter/adapter.h"
 
 #include "base/digest.h"
@@ -22,8 +24,8 @@
 #define CONFIG	"adapter_config.json"
 #define BINDING "loractl.json"
 
-static enum lora_status slurp(const struct lora_adapter *adapter, const char *name,
-			      char **text, size_t *size, struct lora_error *err)
+static enum lora_status slurp(const struct lora_adapter *adapter, const char *name, char **text,
+			      size_t *size, struct lora_error *err)
 {
 	char *path = lora__adapter_beside(adapter, name);
 	enum lora_path_kind kind = LORA_PATH_ABSENT;
@@ -61,41 +63,40 @@ static bool is_json(const char *text)
 /* r, lora_alpha, ... -> {"peft_type": "LORA", "r": 8, ...} */
 static enum lora_status from_pairs(struct lora_adapter *adapter, struct lora_error *err)
 {
-	static const char *const optional[] = {"use_rslora",
-					       "use_dora",
-					       "lora_bias",
-					       "bias",
-					       "fan_in_fan_out",
-					       "rank_pattern",
-					       "alpha_pattern",
-					       "modules_to_save",
-					       "target_parameters",
-					       "trainable_token_indices",
-					       "init_lora_weights",
-					       "layer_replication",
-					       "base_model_name_or_path",
-					       "peft_type",
-					       "peft_version",
-					       "r",
-					       "lora_alpha",
-					       NULL};
+	static const char *const keys[] = {"use_rslora",
+					   "use_dora",
+					   "lora_bias",
+					   "bias",
+					   "fan_in_fan_out",
+					   "rank_pattern",
+					   "alpha_pattern",
+					   "modules_to_save",
+					   "target_parameters",
+					   "trainable_token_indices",
+					   "init_lora_weights",
+					   "layer_replication",
+					   "base_model_name_or_path",
+					   "peft_type",
+					   "peft_version",
+					   "r",
+					   "lora_alpha",
+					   NULL};
 	struct lora_arena *arena = &adapter->arena;
 	char *text = lora__arena_printf(arena, "{");
 	bool typed = lora__index_metadata(&adapter->index, "peft_type") != NULL;
 
-	for (size_t i = 0; optional[i] && text; i++) {
-		const char *value = lora__index_metadata(&adapter->index, optional[i]);
+	for (size_t i = 0; keys[i] && text; i++) {
+		const char *value = lora__index_metadata(&adapter->index, keys[i]);
 		bool quoted = value && !is_json(value);
 
 		if (!value)
 			continue;
 		if (quoted && strpbrk(value, "\"\\"))
-			return lora__fail(err, LORA_INPUT,
-					  "the file's metadata '%s' is neither JSON nor a plain word",
-					  optional[i]);
+			return lora__fail(
+			    err, LORA_INPUT,
+			    "the file's metadata '%s' is neither JSON nor a plain word", keys[i]);
 		text = lora__arena_printf(arena, "%s%s\"%s\":%s%s%s", text, text[1] ? "," : "",
-					  optional[i], quoted ? "\"" : "", value,
-					  quoted ? "\"" : "");
+					  keys[i], quoted ? "\"" : "", value, quoted ? "\"" : "");
 	}
 	if (text)
 		text = lora__arena_printf(arena, "%s%s}", text,
@@ -138,13 +139,13 @@ static enum lora_status from_metadata(struct lora_adapter *adapter, struct lora_
 	enum lora_status status;
 
 	if (!object && (!r || !alpha))
-		return lora__fail(
-		    err, LORA_INPUT,
-		    "there is no " CONFIG " beside it, and its metadata lacks %s: rank and scale "
-		    "would be guesses",
-		    r	    ? "'lora_alpha'"
-		    : alpha ? "'r'"
-			    : "'lora_adapter_metadata', or 'r' and 'lora_alpha'");
+		return lora__fail(err, LORA_INPUT,
+				  "there is no " CONFIG
+				  " beside it, and its metadata lacks %s: rank and scale "
+				  "would be guesses",
+				  r	  ? "'lora_alpha'"
+				  : alpha ? "'r'"
+					  : "'lora_adapter_metadata', or 'r' and 'lora_alpha'");
 	status = object ? from_object(adapter, object, err) : from_pairs(adapter, err);
 	if (status)
 		return status;
@@ -154,8 +155,7 @@ static enum lora_status from_metadata(struct lora_adapter *adapter, struct lora_
 
 /* --- the binding ----------------------------------------------------------------------------- */
 
-static enum lora_status read_binding(struct lora_adapter *adapter,
-				     struct lora_error *err)
+static enum lora_status read_binding(struct lora_adapter *adapter, struct lora_error *err)
 {
 	struct lora_json *json = NULL;
 	const struct lora_json *root;
@@ -183,8 +183,7 @@ static enum lora_status read_binding(struct lora_adapter *adapter,
 	return lora__context(err, status, BINDING);
 }
 
-enum lora_status lora__adapter_config(struct lora_adapter *adapter,
-				      struct lora_error *err)
+enum lora_status lora__adapter_config(struct lora_adapter *adapter, struct lora_error *err)
 {
 	enum lora_status status =
 	    slurp(adapter, CONFIG, &adapter->config_text, &adapter->config_size, err);

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* adapter/engines.c - will that engine load the adapter as it is?
  *
- * What is known of each, as of PEFT 0.21, vLLM at the end of 2025 and llama.cpp's convert_lora_to_gguf.py:
+ * What is known of each, as of PEFT 0.21, vLLM at the end of 2025 and llama.cpp's
+ * convert_lora_to_gguf.py:
  *
- *	peft		reads adapter_config.json and one adapter_model.safetensors; names without its prefix, or with an adapter's name
- *			left in, match nothing and are passed over
- *	vllm		the same files; low-rank updates of linear layers and embeddings only, up to rank 512; one scale for the whole
- *			adapter, from r, lora_alpha and use_rslora
- *	llama.cpp	low-rank updates of matrices only; scale is lora_alpha / rank, whatever the config says besides
+ *	peft		reads adapter_config.json and one adapter_model.safetensors; names without
+ *			its prefix, or with an adapter's name left in, are passed over
+ *	vllm		the same files; low-rank updates of linear layers and embeddings only, up
+ *			to rank 512; one scale for all, from r, lora_alpha and use_rslora
+ *	llama.cpp	low-rank updates of matrices only; the scale is lora_alpha / rank,
+ *			whatever the config says besides
  *
- * An engine that would load the adapter and compute something else does not load it, here. Every reason is a line, the first module
- * standing for all that share it.
- */
+ * An engine that would load the adapter and compute something else does not load it, here. Every
+ * reason is a line, the first module standing for all that share it. */
 #include "adapter/adapter.h"
 
 #include "base/error.h"
@@ -119,14 +120,12 @@ static bool has_own_scale(const struct asker *asker, const struct lora_edit *edi
 
 static bool has_other_scale(const struct asker *asker, const struct lora_edit *edit)
 {
-	return edit->rank &&
-	       differs(edit->scale, config_number(asker, "lora_alpha") / edit->rank);
+	return edit->rank && differs(edit->scale, config_number(asker, "lora_alpha") / edit->rank);
 }
 
 static void ask_files(struct asker *asker, const char *engine)
 {
-	char *beside = lora__adapter_beside(
-	    asker->adapter, "adapter_config.json");
+	char *beside = lora__adapter_beside(asker->adapter, "adapter_config.json");
 	enum lora_path_kind kind = LORA_PATH_ABSENT;
 
 	if (beside && lora__path_kind(beside, &kind, NULL) == LORA_OK && kind == LORA_PATH_ABSENT)
@@ -158,7 +157,8 @@ static void ask_names(struct asker *asker, const char *engine, bool prefix)
 		}
 }
 
-/* An adapter of a base that its initialisation has changed is wrong on the original. PEFT repeats the initialisation. */
+/* An adapter of a base that its initialisation has changed is wrong on the original. PEFT repeats
+ * the initialisation. */
 static void ask_base(struct asker *asker, const char *engine)
 {
 	if (asker->adapter->decode.mutated_by)
@@ -184,7 +184,8 @@ static void ask_kinds(struct asker *asker, const char *engine)
 		    lora__escape(edit->module));
 	edit = first_edit(asker, is_whole);
 	if (edit)
-		say(asker, "%s does not load whole tensors (modules_to_save, biases, embeddings), as '%s'",
+		say(asker,
+		    "%s does not load whole tensors (modules_to_save, biases, embeddings), as '%s'",
 		    engine, lora__escape(edit->module));
 	edit = first_edit(asker, is_many_dimensional);
 	if (edit)
@@ -213,7 +214,8 @@ static void ask_vllm(struct asker *asker)
 	edit = first_edit(asker, has_own_scale);
 	if (edit)
 		say(asker,
-		    "vLLM has one scale for all modules and would give '%s' another one than %g (%s)",
+		    "vLLM has one scale for all modules and would give '%s' another one than %g "
+		    "(%s)",
 		    lora__escape(edit->module), edit->scale, edit->scale_from);
 }
 
@@ -227,7 +229,9 @@ static void ask_llama_cpp(struct asker *asker)
 	ask_kinds(asker, "llama.cpp");
 	edit = first_edit(asker, has_other_scale);
 	if (edit)
-		say(asker, "llama.cpp scales by lora_alpha / rank and would give '%s' another scale than %g (%s)",
+		say(asker,
+		    "llama.cpp scales by lora_alpha / rank and would give '%s' another scale than "
+		    "%g (%s)",
 		    lora__escape(edit->module), edit->scale, edit->scale_from);
 }
 

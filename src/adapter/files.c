@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* adapter/files.c - an adapter's weights: one safetensors file, or shards that an index names.
  *
- * 1. In a directory: adapter_model.safetensors, else the shards of adapter_model.safetensors.index.json. Pickles (.bin) are not read:
- *    loading one runs its code.
- * 2. All shards become one index; a tensor stands in one of them, where the index says.
- */
+ * 1. In a directory: adapter_model.safetensors, else the shards of
+ *    adapter_model.safetensors.index.json. Pickles (.bin) are not read: loading one runs its
+ *    code.
+ * 2. All shards become one index; a tensor stands in one of them, where the index says. */
 #include "adapter/adapter.h"
 
 #include "base/error.h"
@@ -87,17 +87,17 @@ static enum lora_status join(struct lora_adapter *adapter, uint32_t file,
 		status = lora__map_add(&all->by_name, tensor->name, length, (uint32_t)all->count,
 				       &present, err);
 		if (!status && present)
-			return lora__fail(err, LORA_INPUT,
-					  "tensor '%s' stands in two shards: fetch all of one version",
-					  lora__escape(tensor->name));
+			return lora__fail(
+			    err, LORA_INPUT,
+			    "tensor '%s' stands in two shards: fetch all of one version",
+			    lora__escape(tensor->name));
 		all->count++;
 	}
 	return status;
 }
 
-static enum lora_status open_named(struct lora_adapter *adapter,
-				   const struct lora_shard_map *map, struct lora_index *indices,
-				   struct lora_error *err)
+static enum lora_status open_named(struct lora_adapter *adapter, const struct lora_shard_map *map,
+				   struct lora_index *indices, struct lora_error *err)
 {
 	enum lora_status status = LORA_OK;
 	size_t count = 0;
@@ -154,8 +154,7 @@ out:
 	return status;
 }
 
-enum lora_status lora__adapter_files(struct lora_adapter *adapter,
-				     struct lora_error *err)
+enum lora_status lora__adapter_files(struct lora_adapter *adapter, struct lora_error *err)
 {
 	bool weights = false, index = false, pickle = false;
 	enum lora_status status;
@@ -174,7 +173,8 @@ enum lora_status lora__adapter_files(struct lora_adapter *adapter,
 		return open_sharded(adapter, err);
 	if (!weights)
 		return lora__fail(err, LORA_INPUT,
-				  pickle ? "it has no " WEIGHTS ", and adapter_model.bin is a pickle, "
+				  pickle ? "it has no " WEIGHTS
+					   ", and adapter_model.bin is a pickle, "
 					   "which is not read: save the adapter as safetensors"
 					 : "it has no " WEIGHTS ": give the directory that "
 					   "save_pretrained wrote");

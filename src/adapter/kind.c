@@ -2,15 +2,16 @@
 /* adapter/kind.c - what is this path? Decided from names and heads, before anything is trusted.
  *
  *	directory	adapter_config.json, or adapter weights	    an adapter
- *			config.json, or a model's weights	    a base; with our receipt beside them
- *a merged model file		a safetensors file that some dialect claims an adapter any other
- *safetensors file		    a base; with FILE.receipt.json beside it a merged model
+ *			config.json, or a model's weights	    a base; with our receipt beside
+ *them a merged model file		a safetensors file that some dialect claims an adapter any
+ *other safetensors file		    a base; with FILE.receipt.json beside it a merged model
  */
 #include "adapter/adapter.h"
 
 #include "base/error.h"
 
 #include <loractl/inspect.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,7 +77,8 @@ static enum lora_status kind_of_file(const char *path, enum lora_kind *kind, str
 	struct lora_index index = {0};
 	uint8_t *head = NULL;
 	size_t head_size = 0;
-	char *receipt = malloc(strlen(path) + sizeof(".receipt.json"));
+	size_t room = strlen(path) + sizeof(".receipt.json");
+	char *receipt = malloc(room);
 	enum lora_path_kind beside = LORA_PATH_ABSENT;
 	enum lora_status status =
 	    receipt ? lora__file_open(&file, path, err) : lora__fail_memory(err);
@@ -84,8 +86,7 @@ static enum lora_status kind_of_file(const char *path, enum lora_kind *kind, str
 	if (!status)
 		status = lora__container_load(&index, &head, &head_size, &file, err);
 	if (!status) {
-		strcpy(receipt, path);
-		strcat(receipt, ".receipt.json");
+		snprintf(receipt, room, "%s.receipt.json", path);
 		status = lora__path_kind(receipt, &beside, err);
 	}
 	if (!status)

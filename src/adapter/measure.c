@@ -2,13 +2,15 @@
 /* adapter/measure.c - how large the updates are, without ever forming one.
  *
  *	module			norm			singular values
- *	low-rank, DoRA		|s*B*A|			of s*B*A, through QR of the factors (kern/linalg.h)
- *	experts			the root of the sum of squares; the values of all experts together (the update is their direct sum)
- *	dense, replace, rows, add	|s*D|, |D|	none
+ *	low-rank, DoRA		|s*B*A|			of s*B*A, through QR of the factors
+ *	experts			of all together		of all together (the update is a direct sum)
+ *	dense			|s*D|			none
+ *	replace, rows, add	|D|			none
  *
- * 1. Modules are measured in parallel, each by one thread from beginning to end: the numbers do not depend on how many there are.
- * 2. A value that is not finite is a problem's line, not a failure: has_norm stays false for that module.
- */
+ * 1. Modules are measured in parallel, each by one thread from beginning to end: the numbers do
+ *    not depend on how many there are.
+ * 2. A value that is not finite is a problem's line, not a failure: has_norm stays false for that
+ *    module. */
 #include "adapter/adapter.h"
 
 #include "base/checked.h"
@@ -159,8 +161,8 @@ static enum lora_status measure_one(void *user, size_t item, unsigned worker,
 	return status ? status : lora__watch_add(&job->watch, 1, err);
 }
 
-static enum lora_status keep(struct lora_adapter *adapter, size_t i, const struct measured *measured,
-			     struct lora_error *err)
+static enum lora_status keep(struct lora_adapter *adapter, size_t i,
+			     const struct measured *measured, struct lora_error *err)
 {
 	struct lora_module *module = &adapter->modules[i];
 	double *copy;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* adapter/modules.c - the adapter as `inspect` shows it: one line a module, from headers and config alone.
+/* adapter/modules.c - the adapter as `inspect` shows it: one line a module, from headers and
+ * config alone.
  *
- * Edits that share their sources and their module are one module (its experts). Shapes are the update's, as far as the adapter alone
- * tells: without a base an embedding's or a Conv1D's orientation is the dialect's default.
- */
+ * Edits that share their sources and their module are one module (its experts). Shapes are the
+ * update's, as far as the adapter alone tells: without a base an embedding's or a Conv1D's
+ * orientation is the dialect's default. */
 #include "adapter/adapter.h"
 
 #include "base/error.h"

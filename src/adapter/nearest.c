@@ -3,12 +3,13 @@
  *
  *	model.layers.7.self_attn.q_porj.weight  ->  model . layers . # . self_attn . q_porj . weight
  *
- * 1. Components of digits are one letter, '#': a model of 100,000 tensors has some hundred patterns. A query is compared with
- *    patterns; its own numbers are then put into the one that is closest, and if no such tensor exists, the pattern's first one is named.
- * 2. A missing or additional component, or two swapped ones, cost ONE; a component that is spelled otherwise its share of wrong letters.
+ * 1. Components of digits are one letter, '#': a model of 100,000 tensors has some hundred
+ *    patterns. A query is compared with patterns; its own numbers are then put into the one that
+ *    is closest, and if no such tensor exists, the pattern's first one is named.
+ * 2. A missing or additional component, or two swapped ones, cost ONE; a component that is
+ *    spelled otherwise its share of wrong letters.
  * 3. Names that differ in half of their components or more are not near.
- * 4. Answers are remembered by pattern; the work is bounded, and beyond it nothing is near.
- */
+ * 4. Answers are remembered by pattern; the work is bounded, and beyond it nothing is near. */
 #include "adapter/nearest.h"
 
 #include "base/distance.h"

@@ -11,7 +11,8 @@ struct lora_nearest;
 enum lora_status lora__nearest_new(struct lora_nearest **out, const struct lora_index *index,
 				   struct lora_error *err);
 void lora__nearest_free(struct lora_nearest *nearest);
-/* The closest name, or NULL if none is near (or too much has been asked). Valid until the next call. */
+/* The closest name, or NULL if none is near (or too much has been asked). Valid until the next
+ * call. */
 const char *lora__nearest_find(struct lora_nearest *nearest, const char *wanted);
 
 #endif

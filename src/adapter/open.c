@@ -3,8 +3,8 @@
  *
  *	path -> files -> one index -> config -> dialect -> edits without a base -> modules
  *
- * What the adapter alone shows to be wrong fails here; what is only strange becomes a problem's line.
- */
+ * What the adapter alone shows to be wrong fails here; what is only strange becomes a problem's
+ * line. */
 #include "adapter/adapter.h"
 
 #include "base/error.h"
@@ -80,8 +80,9 @@ static enum lora_status decode(struct lora_adapter *adapter, struct lora_error *
 
 	adapter->dialect = lora__dialect_probe(&adapter->index, adapter->config);
 	if (!adapter->dialect)
-		return lora__fail(err, LORA_INPUT,
-				  "its names and config are of no kind of adapter that is supported");
+		return lora__fail(
+		    err, LORA_INPUT,
+		    "its names and config are of no kind of adapter that is supported");
 	*job = (struct lora_decode){.tensors = &adapter->index,
 				    .config = adapter->config,
 				    .allow_unknown = adapter->allow_unknown,
@@ -98,11 +99,11 @@ static enum lora_status keep_warnings(struct lora_adapter *adapter, struct lora_
 	enum lora_status status = LORA_OK;
 
 	if (job->mutated_by)
-		status = lora__adapter_problem(
-		    adapter, err,
-		    "init_lora_weights '%s' changed the base that the adapter was trained beside: it "
-		    "does not fit the original",
-		    lora__escape(job->mutated_by));
+		status = lora__adapter_problem(adapter, err,
+					       "init_lora_weights '%s' changed the base that the "
+					       "adapter was trained beside: it "
+					       "does not fit the original",
+					       lora__escape(job->mutated_by));
 	for (size_t i = 0; i < job->note_count && !status; i++)
 		if (job->notes[i].level == LORA_NOTE_WARNING)
 			status = lora__adapter_problem(adapter, err, "%s", job->notes[i].line);
@@ -126,9 +127,10 @@ static enum lora_status open_all(struct lora_adapter *adapter, const char *path,
 	if (status)
 		return status;
 	if (kind == LORA_PATH_ABSENT)
-		return lora__fail(err, LORA_INPUT,
-				  "'%s' does not exist: give a PEFT directory or a .safetensors file",
-				  lora__escape(path));
+		return lora__fail(
+		    err, LORA_INPUT,
+		    "'%s' does not exist: give a PEFT directory or a .safetensors file",
+		    lora__escape(path));
 	adapter->directory = kind == LORA_PATH_DIRECTORY;
 	status = lora__adapter_files(adapter, err);
 	if (!status)

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* adapter/root.c - what makes an adapter this adapter: one digest over its tensors and its config.
+/* adapter/root.c - what makes an adapter this adapter: one digest over its tensors and its
+ * config.
  *
  *	root = SHA-256("loractl adapter 1" NUL || T || C)
  *
- * T is the Merkle root of the tensors, as a model's (checkpoint/checkpoint.h): independent of their order and of shards. C is the SHA-256 of the
- * config as canonical JSON (keys sorted, no white space, numbers as written), or 32 zero bytes without a config. The same text
- * stands in include/loractl/adapter.h.
- */
+ * T is the Merkle root of the tensors, as a model's (checkpoint/checkpoint.h): independent of
+ * their order and of shards. C is the SHA-256 of the config as canonical JSON (keys sorted, no
+ * white space, numbers as written), or 32 zero bytes without a config. The same text stands in
+ * include/loractl/adapter.h. */
 #include "adapter/adapter.h"
 
 #include "base/digest.h"

@@ -2,11 +2,12 @@
 /* adapter/view.c - reading strided views of the adapter's tensors, widened exactly to f32.
  *
  * 1. dst is packed row-major [rows, cols], whatever the strides.
- * 2. Three ways: rows that are contiguous are read as they stand; where columns are contiguous (a transposed factor) each column is
- *    read and scattered; anything else (one expert out of many) goes through a window that moves forward over the tensor.
+ * 2. Three ways: rows that are contiguous are read as they stand; where columns are contiguous (a
+ *    transposed factor) each column is read and scattered; anything else (one expert out of many)
+ *    goes through a window that moves forward over the tensor.
  * 3. Buffers are on the stack: any number of threads may read.
- * 4. Nothing outside the tensor is touched: the view's last element is checked against the tensor's size on every call.
- */
+ * 4. Nothing outside the tensor is touched: the view's last element is checked against the
+ *    tensor's size on every call. */
 #include "adapter/adapter.h"
 
 #include "base/checked.h"
@@ -39,9 +40,8 @@ static enum lora_status read_chunk(struct reader *reader, uint64_t first, size_t
 	uint64_t width = bytes_of(tensor);
 	uint16_t narrow[CHUNK];
 	void *into = width == 4 ? (void *)out : (void *)narrow;
-	enum lora_status status =
-	    lora__file_read(reader->file, tensor->begin + first * width, into,
-			    (size_t)(count * width), err);
+	enum lora_status status = lora__file_read(reader->file, tensor->begin + first * width, into,
+						  (size_t)(count * width), err);
 
 	if (status)
 		return status;
@@ -79,8 +79,9 @@ struct axis {
 	uint64_t step;		/* in dst, elements */
 };
 
-/* Any strides: the longer one outside, so that the walk goes through the tensor once. The window holds elements from `begin` to `end`, and
- * jumps to the next one that is wanted; where they stand far apart it is one element wide. */
+/* Any strides: the longer one outside, so that the walk goes through the tensor once. The window
+ * holds elements from `begin` to `end`, and jumps to the next one that is wanted; where they
+ * stand far apart it is one element wide. */
 static enum lora_status read_scattered(struct reader *reader, uint64_t first,
 				       const struct axis *outer, const struct axis *inner,
 				       float *out, struct lora_error *err)
@@ -139,9 +140,10 @@ static enum lora_status prepare(struct reader *reader, const struct lora_adapter
 	tensor = &adapter->index.tensors[view->tensor];
 	if (tensor->dtype != LORA_DTYPE_F32 && tensor->dtype != LORA_DTYPE_F16 &&
 	    tensor->dtype != LORA_DTYPE_BF16)
-		return lora__fail(err, LORA_INPUT,
-				  "tensor '%s' has type %s: only F32, F16 and BF16 are computed with",
-				  lora__escape(tensor->name), lora_dtype_name(tensor->dtype));
+		return lora__fail(
+		    err, LORA_INPUT,
+		    "tensor '%s' has type %s: only F32, F16 and BF16 are computed with",
+		    lora__escape(tensor->name), lora_dtype_name(tensor->dtype));
 	reader->kern = lora__kern(err);
 	if (!reader->kern)
 		return LORA_USAGE;

@@ -40,9 +40,7 @@ bool lora__double_parse(const char *text, double *value)
 
 static bool reads_as(const char *text, double value)
 {
-	double read = strtod(text, NULL);
-
-	return memcmp(&read, &value, sizeof read) == 0;
+	return strtod(text, NULL) == value;
 }
 
 /* Adds one to the last digit. No 9 ever stands there when it matters: no power of two needs a

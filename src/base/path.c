@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -39,16 +40,12 @@ enum lora_status lora__path_kind(const char *path, enum lora_path_kind *kind,
 
 char *lora__path_join(const char *dir, const char *name)
 {
-	size_t head = strlen(dir), tail = strlen(name);
+	size_t head = strlen(dir), size = head + strlen(name) + 2;
 	bool slash = head > 0 && dir[head - 1] != '/';
-	char *path = malloc(head + slash + tail + 1);
+	char *path = malloc(size);
 
-	if (path == NULL)
-		return NULL;
-	memcpy(path, dir, head);
-	if (slash)
-		path[head] = '/';
-	memcpy(path + head + slash, name, tail + 1);
+	if (path != NULL)
+		(void)snprintf(path, size, "%s%s%s", dir, slash ? "/" : "", name);
 	return path;
 }
 

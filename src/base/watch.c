@@ -37,9 +37,11 @@ void lora__note(const struct lora_observer *observer, enum lora_note_level level
 	va_end(args);
 	if (length < 0)
 		return;
-	if ((size_t)length >= sizeof line)
-		strcpy(line + lora__utf8_cut(line, sizeof line - 1, sizeof line - sizeof "..."),
-		       "...");
+	if ((size_t)length >= sizeof line) {
+		size_t kept = lora__utf8_cut(line, sizeof line - 1, sizeof line - sizeof "...");
+
+		memcpy(line + kept, "...", sizeof "...");
+	}
 	observer->note(observer->user, level, line);
 }
 

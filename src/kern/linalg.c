@@ -56,7 +56,7 @@ struct tall {
 	size_t rows, row_step, column_step;
 };
 
-/* All memory of one spectrum: parts of one allocation, which begins with R1. */
+/* All memory of one spectrum: parts of one allocation. */
 struct scratch {
 	double *R1, *R2, *core; /* [r, r] */
 	double *block;		/* [ld, r]: R so far, then rows of a factor */
@@ -97,8 +97,9 @@ static enum lora_status ask_work_size(struct scratch *s, struct lora_error *err)
 	return report(err, "dgeqrf or dgesvd", info);
 }
 
-/* r > 0; free(s->R1) is the end of it. */
-static enum lora_status scratch_new(struct scratch *s, size_t r, struct lora_error *err)
+/* r > 0; *memory is the caller's to free, and NULL on failure. */
+static enum lora_status scratch_new(struct scratch *s, size_t r, double **memory,
+				    struct lora_error *err)
 {
 	enum lora_status status;
 	uint64_t square, total;
@@ -113,9 +114,10 @@ static enum lora_status scratch_new(struct scratch *s, size_t r, struct lora_err
 	if (status)
 		return status;
 	total = 3 * square + (uint64_t)s->ld * r + r + (uint64_t)s->work_size;
-	s->R1 = total > SIZE_MAX ? NULL : calloc((size_t)total, sizeof(double));
-	if (!s->R1)
+	*memory = total > SIZE_MAX ? NULL : calloc((size_t)total, sizeof(double));
+	if (!*memory)
 		return lora__fail_memory(err);
+	s->R1 = *memory;
 	s->R2 = s->R1 + square;
 	s->core = s->R2 + square;
 	s->block = s->core + square;
@@ -194,6 +196,7 @@ enum lora_status lora__lowrank_spectrum(const struct lora_product *product,
 {
 	size_t count = product->m < product->n ? product->m : product->n;
 	struct scratch scratch = {0};
+	double *memory = NULL;
 	enum lora_status status;
 
 	out->count = 0;
@@ -201,14 +204,14 @@ enum lora_status lora__lowrank_spectrum(const struct lora_product *product,
 	if (count == 0 || product->r == 0)
 		return LORA_OK;
 	use_one_thread();
-	status = scratch_new(&scratch, product->r, err);
+	status = scratch_new(&scratch, product->r, &memory, err);
 	if (!status)
 		status = spectrum(&scratch, product, out, err);
 	if (status)
 		out->norm = 0;
 	else
 		out->count = count < product->r ? count : product->r;
-	free(scratch.R1);
+	free(memory);
 	return status;
 }
 

@@ -114,12 +114,14 @@ static enum lora_status expected_row(const struct check *check, const struct lor
 		status = add_part(check->plan, &job->adds[p], i, line, row->update, err);
 	if (job->dora && !status)
 		status = add_part(check->plan, job->dora, i, line, row->update, err);
+	if (status)
+		return status;
 	for (size_t j = 0; j < width && (job->add_count || job->dora); j++)
 		row->value[j] = row->value[j] + row->update[j];
 	for (size_t j = 0; j < width && job->dora; j++)
 		row->value[j] = job->gain[job->dora->edit->norm_by_column ? j : i] * row->value[j];
 	narrow(row->expected, job->out_type, row->value, width);
-	return status;
+	return LORA_OK;
 }
 
 /* Elements that add_part() reads at a time. */
@@ -141,8 +143,8 @@ static enum lora_status check_job(struct check *check, struct lora_job *job,
 {
 	size_t width = (size_t)job->width, bytes = width * (lora_dtype_bits(job->out_type) / 8);
 	uint64_t longest = longest_line(job);
-	struct row row = {malloc(width * 4 + 1), malloc(width * 4 + 1), malloc(width * 4 + 1),
-			  malloc(width * 4 + 1), malloc(width * 4 + 1)};
+	struct row row = {calloc(width + 1, 4), calloc(width + 1, 4), calloc(width + 1, 4),
+			  calloc(width + 1, 4), calloc(width + 1, 4)};
 	float *line = malloc((size_t)longest * sizeof(float) + 1);
 	enum lora_status status = LORA_OK;
 

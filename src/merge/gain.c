@@ -96,8 +96,7 @@ enum lora_status lora__job_gain(const struct lora_plan *plan, struct lora_job *j
 	const struct lora_part *part = job->dora;
 	size_t count = (size_t)(part->edit->norm_by_column ? job->width : job->height);
 	struct norms norms = {calloc(count + 1, sizeof(*norms.partial)),
-			      malloc(LORA_TILE_AREA * sizeof(float)),
-			      malloc(LORA_TILE_AREA * sizeof(float))};
+			      calloc(LORA_TILE_AREA, sizeof(*norms.t)), calloc(LORA_TILE_AREA, 4)};
 	enum lora_status status = LORA_OK;
 
 	job->gain = malloc((count + 1) * sizeof(float));

@@ -100,25 +100,35 @@ static enum lora_status make_jobs(struct lora_plan *plan, struct lora_error *err
 	return LORA_OK;
 }
 
-/* Do two views of two adapters hold the same values? Row by row, so that an embedding needs one row
- * of memory. */
-static enum lora_status same_values(const struct lora_plan *plan, const struct lora_part *x,
-				    uint64_t xrow, const struct lora_part *y, uint64_t yrow,
-				    uint64_t rows, bool *same, struct lora_error *err)
+/* Rows of a part's dense tensor, from `row` on. */
+struct rows_of {
+	const struct lora_part *part;
+	uint64_t row;
+};
+
+static enum lora_status read_row(const struct lora_plan *plan, struct rows_of at, uint64_t i,
+				 float *out, struct lora_error *err)
 {
-	uint64_t cols = x->edit->dense.cols;
-	float *a = malloc((size_t)cols * sizeof(float) + 1),
-	      *b = malloc((size_t)cols * sizeof(float) + 1);
+	return lora__view_read(plan->inputs[at.part->adapter].adapter, &at.part->edit->dense,
+			       at.row + i, 1, out, err);
+}
+
+/* Do two adapters hold the same values? Row by row, so that an embedding needs one row of memory.
+ */
+static enum lora_status same_values(const struct lora_plan *plan, struct rows_of x,
+				    struct rows_of y, uint64_t rows, bool *same,
+				    struct lora_error *err)
+{
+	size_t cols = (size_t)x.part->edit->dense.cols;
+	float *a = calloc(cols + 1, sizeof(*a)), *b = calloc(cols + 1, sizeof(*b));
 	enum lora_status status = a && b ? LORA_OK : lora__fail_memory(err);
 
-	*same = cols == y->edit->dense.cols;
+	*same = cols == y.part->edit->dense.cols;
 	for (uint64_t i = 0; i < rows && *same && !status; i++) {
-		status = lora__view_read(plan->inputs[x->adapter].adapter, &x->edit->dense,
-					 xrow + i, 1, a, err);
+		status = read_row(plan, x, i, a, err);
 		if (!status)
-			status = lora__view_read(plan->inputs[y->adapter].adapter, &y->edit->dense,
-						 yrow + i, 1, b, err);
-		for (uint64_t j = 0; j < cols && !status; j++)
+			status = read_row(plan, y, i, b, err);
+		for (size_t j = 0; j < cols && !status; j++)
 			*same = *same && a[j] == b[j];
 	}
 	free(a);
@@ -140,8 +150,8 @@ static enum lora_status add_replacement(struct lora_plan *plan, struct lora_job 
 		return LORA_OK;
 	}
 	if (part.edit->dense.rows == job->replace->edit->dense.rows) {
-		status =
-		    same_values(plan, job->replace, 0, &part, 0, part.edit->dense.rows, &same, err);
+		status = same_values(plan, (struct rows_of){job->replace, 0},
+				     (struct rows_of){&part, 0}, part.edit->dense.rows, &same, err);
 		if (status)
 			return status;
 	}
@@ -167,7 +177,9 @@ static enum lora_status check_rows(struct lora_plan *plan, struct lora_job *job,
 				bool same = true;
 
 				if (old->edit->row_ids[i] == part.edit->row_ids[j])
-					status = same_values(plan, old, i, &part, j, 1, &same, err);
+					status =
+					    same_values(plan, (struct rows_of){old, i},
+							(struct rows_of){&part, j}, 1, &same, err);
 				if (status)
 					return status;
 				if (!same) /* [3] */

@@ -153,25 +153,32 @@ static struct block *take_block(struct pipeline *p, struct stream *stream, uint6
 	return block;
 }
 
+/* Bytes of one file that become bytes of another. */
+struct transfer {
+	const struct lora_file *in;
+	uint64_t from, to;
+	size_t size;
+};
+
 /* Moves an untouched range inside the kernel; *done is false where the file systems cannot. */
-static enum lora_status copy_range(int in, uint64_t from, int out, uint64_t to, size_t size,
-				   const char *path, bool *done, struct lora_error *err)
+static enum lora_status copy_range(struct transfer move, const struct lora_outfile *file,
+				   bool *done, struct lora_error *err)
 {
-	loff_t source = (loff_t)from, target = (loff_t)to;
+	loff_t source = (loff_t)move.from, target = (loff_t)move.to;
 
 	*done = false;
-	while (size > 0) {
-		ssize_t n = copy_file_range(in, &source, out, &target, size, 0);
+	while (move.size > 0) {
+		ssize_t n = copy_file_range(move.in->fd, &source, file->fd, &target, move.size, 0);
 
 		if (n > 0)
-			size -= (size_t)n;
+			move.size -= (size_t)n;
 		else if (n < 0 && errno == EINTR)
 			continue;
 		else if (n == 0 || errno == EXDEV || errno == EINVAL || errno == ENOSYS ||
 			 errno == EOPNOTSUPP)
 			return LORA_OK; /* written again, the plain way */
 		else
-			return lora__fail_errno(err, "cannot write '%s'", lora__escape(path));
+			return lora__fail_errno(err, "cannot write '%s'", lora__escape(file->name));
 	}
 	*done = true;
 	return LORA_OK;
@@ -181,19 +188,20 @@ static enum lora_status untouched(struct pipeline *p, const struct lora_outfile 
 				  struct block *block, struct lora_error *err)
 {
 	const struct lora_tensor *base = block->item->base;
-	const struct lora_file *in = &p->plan->base->shards[base->file].file;
-	uint64_t to = block->item->begin + block->offset;
+	struct transfer move = {&p->plan->base->shards[base->file].file,
+				base->begin + block->offset, block->item->begin + block->offset,
+				block->size};
 	enum lora_status status = LORA_OK;
 	bool copied = file->fd < 0;
 
 	if (!copied)
-		status = copy_range(in->fd, base->begin + block->offset, file->fd, to, block->size,
-				    file->name, &copied, err);
+		status = copy_range(move, file, &copied, err);
 	if (!status && (p->digests || !copied))
 		status = lora_model_read(p->plan->base, base, block->offset, block->data,
 					 block->size, err);
 	if (!status && !copied)
-		status = lora__write_at(file->fd, file->name, to, block->data, block->size, err);
+		status =
+		    lora__write_at(file->fd, file->name, move.to, block->data, block->size, err);
 	return status;
 }
 
@@ -214,19 +222,17 @@ static enum lora_status computed(struct pipeline *p, unsigned worker, struct blo
 {
 	struct lora_job *job = block->item->job;
 	size_t out = lora_dtype_bits(job->out_type) / 8, in = lora_dtype_bits(job->in_type) / 8;
-	uint64_t first = block->offset / out, count = block->size / out;
-	const void *w = NULL;
+	struct lora_block work = {p->plan, job,		block->offset / out, block->size / out,
+				  NULL,	   block->data, &block->stats};
 	enum lora_status status = lora__job_load(p->plan, job, err);
 
 	if (!status && job->source != LORA_NO_TENSOR) {
-		w = p->input[worker];
+		work.w = p->input[worker];
 		status = lora_model_read(p->plan->base, &p->plan->base->index.tensors[job->source],
-					 first * in, p->input[worker], (size_t)count * in, err);
+					 work.first * in, p->input[worker], (size_t)work.count * in,
+					 err);
 	}
-	if (!status)
-		status = lora__block_compute(p->plan, job, first, count, w, block->data,
-					     &p->scratch[worker], &block->stats, err);
-	return status;
+	return status ? status : lora__block_compute(&work, &p->scratch[worker], err);
 }
 
 static enum lora_status make_block(struct pipeline *p, unsigned worker,
@@ -379,7 +385,7 @@ static enum lora_status init_workers(struct pipeline *p, struct lora_error *err)
 {
 	p->block_count = 2 * (size_t)p->workers + 6;
 	p->blocks = calloc(p->block_count, sizeof(*p->blocks));
-	p->memory = malloc((p->block_count + p->workers) * (size_t)BLOCK);
+	p->memory = aligned_alloc(64, (p->block_count + p->workers) * (size_t)BLOCK);
 	p->input = calloc(p->workers, sizeof(*p->input));
 	p->scratch = calloc(p->workers, sizeof(*p->scratch));
 	p->streams = calloc(p->plan->file_count, sizeof(*p->streams));

@@ -22,9 +22,9 @@
 enum lora_status lora__scratch_init(struct lora_scratch *scratch, struct lora_error *err)
 {
 	memset(scratch, 0, sizeof(*scratch));
-	scratch->update = malloc(LORA_TILE_AREA * sizeof(float));
-	scratch->value = malloc(LORA_TILE_AREA * sizeof(float));
-	scratch->base = malloc(LORA_TILE_AREA * sizeof(float));
+	scratch->update = aligned_alloc(64, LORA_TILE_AREA * sizeof(float));
+	scratch->value = aligned_alloc(64, LORA_TILE_AREA * sizeof(float));
+	scratch->base = aligned_alloc(64, LORA_TILE_AREA * sizeof(float));
 	return scratch->update && scratch->value && scratch->base ? LORA_OK
 								  : lora__fail_memory(err);
 }
@@ -341,39 +341,27 @@ static float one_value(const void *data, enum lora_dtype type, uint64_t at)
 }
 
 /* Which element it was, and whose fault. */
-static enum lora_status fail_nonfinite(const struct lora_job *job, uint64_t first, uint64_t count,
-				       const void *w, const void *out, struct lora_error *err)
+static enum lora_status fail_nonfinite(const struct lora_block *block, struct lora_error *err)
 {
-	uint64_t i = 0;
+	const struct lora_job *job = block->job;
+	uint64_t i = 0, at;
 	bool base_bad;
 
-	while (i + 1 < count && isfinite(one_value(out, job->out_type, i)))
+	while (i + 1 < block->count && isfinite(one_value(block->out, job->out_type, i)))
 		i++;
-	base_bad = w && !isfinite(one_value(w, job->in_type, i));
+	at = block->first + i;
+	base_bad = block->w && !isfinite(one_value(block->w, job->in_type, i));
 	return lora__fail(
 	    err, LORA_INPUT, "'%s' [%llu, %llu]: %s", lora__escape(job->name),
-	    (unsigned long long)((first + i) / job->width),
-	    (unsigned long long)((first + i) % job->width),
+	    (unsigned long long)(at / job->width), (unsigned long long)(at % job->width),
 	    base_bad ? "the base's value is not finite: repair the base"
 	    : job->out_type == LORA_DTYPE_F16
 		? "the merged value is outside F16's range: use --dtype f32 or bf16"
 		: "the merged value is not finite: the update is too large for its type");
 }
 
-/* A block under way. */
-struct block {
-	const struct lora_plan *plan;
-	const struct lora_job *job;
-	uint64_t first;
-	const uint8_t *w;
-	uint8_t *out;
-	const struct lora_kern *kern;
-	struct lora_scratch *scratch;
-	struct lora_stats *stats;
-};
-
 /* Run i of a tile. Rows that follow one another without a gap are one run. */
-static struct run tile_run(const struct block *block, struct lora_tile tile, uint64_t i)
+static struct run tile_run(const struct lora_block *block, struct lora_tile tile, uint64_t i)
 {
 	const struct lora_job *job = block->job;
 	bool joined = tile.cols == job->width;
@@ -387,7 +375,8 @@ static struct run tile_run(const struct block *block, struct lora_tile tile, uin
 	return run;
 }
 
-static enum lora_status compute_tile(const struct block *block, struct lora_tile tile,
+static enum lora_status compute_tile(const struct lora_block *block, struct lora_tile tile,
+				     const struct lora_kern *kern, struct lora_scratch *scratch,
 				     struct lora_error *err)
 {
 	const struct lora_job *job = block->job;
@@ -397,49 +386,42 @@ static enum lora_status compute_tile(const struct block *block, struct lora_tile
 	for (uint64_t i = 0; i < runs && !job->plain && block->w; i++) {
 		struct run run = tile_run(block, tile, i);
 
-		widen(block->kern, block->scratch->base + run.at, run.w, job->in_type, run.n);
+		widen(kern, scratch->base + run.at, run.w, job->in_type, run.n);
 	}
 	if (job->plain)
-		status =
-		    lora__tile_update(block->plan, job, tile, block->kern, block->scratch, err);
+		status = lora__tile_update(block->plan, job, tile, kern, scratch, err);
 	else
-		status = general_tile(block->plan, job, tile, block->kern, block->scratch, err);
+		status = general_tile(block->plan, job, tile, kern, scratch, err);
 	for (uint64_t i = 0; i < runs && !status; i++) {
 		if (job->plain)
-			plain_run(job, tile_run(block, tile, i), block->kern, block->scratch,
-				  block->stats);
+			plain_run(job, tile_run(block, tile, i), kern, scratch, block->stats);
 		else
-			general_run(job, tile_run(block, tile, i), block->kern, block->scratch,
-				    block->stats);
+			general_run(job, tile_run(block, tile, i), kern, scratch, block->stats);
 	}
 	return status;
 }
 
-enum lora_status lora__block_compute(const struct lora_plan *plan, const struct lora_job *job,
-				     uint64_t first, uint64_t count, const void *w, void *out,
-				     struct lora_scratch *scratch, struct lora_stats *stats,
+enum lora_status lora__block_compute(const struct lora_block *block, struct lora_scratch *scratch,
 				     struct lora_error *err)
 {
-	struct block block = {plan, job, first, w, out, lora__kern(err), scratch, stats};
-	uint64_t nonfinite = stats->nonfinite;
+	const struct lora_kern *kern = lora__kern(err);
+	uint64_t nonfinite = block->stats->nonfinite, end = block->first + block->count;
 
-	if (!block.kern)
+	if (!kern)
 		return LORA_USAGE;
-	for (uint64_t at = first; at < first + count;) {
-		struct lora_tile rows = lora__tile_next(at, first + count, job->width);
+	for (uint64_t at = block->first; at < end;) {
+		struct lora_tile rows = lora__tile_next(at, end, block->job->width);
 
 		for (uint64_t c = 0; c < rows.cols; c += LORA_TILE_COLS) {
 			uint64_t cols =
 			    rows.cols - c < LORA_TILE_COLS ? rows.cols - c : LORA_TILE_COLS;
 			struct lora_tile tile = {rows.row, rows.rows, rows.col + c, cols};
-			enum lora_status status = compute_tile(&block, tile, err);
+			enum lora_status status = compute_tile(block, tile, kern, scratch, err);
 
 			if (status)
 				return status;
 		}
 		at += rows.rows * rows.cols;
 	}
-	if (stats->nonfinite != nonfinite)
-		return fail_nonfinite(job, first, count, w, out, err);
-	return LORA_OK;
+	return block->stats->nonfinite == nonfinite ? LORA_OK : fail_nonfinite(block, err);
 }

@@ -39,12 +39,18 @@ enum lora_status lora__tile_update(const struct lora_plan *plan, const struct lo
  * rows, or a part of one. */
 struct lora_tile lora__tile_next(uint64_t at, uint64_t end, uint64_t width);
 
-/* Elements [first, first + count) of the job: `w` holds the base's bytes of them (NULL without a
- * base), `out` gets theirs. Whole rows, or part of one row. LORA_INPUT for a result that is not
- * finite, with its place. *stats is added to, tile by tile. */
-enum lora_status lora__block_compute(const struct lora_plan *plan, const struct lora_job *job,
-				     uint64_t first, uint64_t count, const void *w, void *out,
-				     struct lora_scratch *scratch, struct lora_stats *stats,
+/* Elements [first, first + count) of a job: whole rows, or part of one row. */
+struct lora_block {
+	const struct lora_plan *plan;
+	const struct lora_job *job;
+	uint64_t first, count;
+	const uint8_t *w;	  /* the base's bytes of them; NULL without a base */
+	uint8_t *out;		  /* gets theirs */
+	struct lora_stats *stats; /* added to, tile by tile */
+};
+
+/* LORA_INPUT for a result that is not finite, with its place. */
+enum lora_status lora__block_compute(const struct lora_block *block, struct lora_scratch *scratch,
 				     struct lora_error *err);
 
 /* DORA: job->gain, by reading the whole base tensor once. */

@@ -759,27 +759,28 @@ def spectrum(report, adapter, module):
 # --- processes
 
 def interrupt(name, wait, command, *arguments):
-    """Runs COMMAND; as soon as a temporary file matches WAIT, sends SIGNAME. Prints the exit status, or `early`
-    if it was done before. Its streams are ours."""
+    """Runs COMMAND; as soon as a new file matches WAIT, sends SIGNAME. Prints the exit status as a shell has it, or
+    `early` if it was done before. Its standard output goes to our standard error."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    there = set(glob.glob(wait))
     process = subprocess.Popen((command,) + arguments, stdout=sys.stderr)
     until = time.monotonic() + 60
-    while not glob.glob(wait):
-        if process.poll() is not None or time.monotonic() > until:
-            process.kill()
-            process.wait()
-            print("early")
-            return
+    while process.poll() is None and not set(glob.glob(wait)) - there and time.monotonic() < until:
         time.sleep(0.001)
     time.sleep(0.05)
-    sent = time.monotonic()
-    if process.poll() is None:
-        process.send_signal(getattr(signal, "SIG" + name))
-        status = process.wait()
-        print(status, "late" if time.monotonic() - sent > 20 else "")
-    else:
+    if process.poll() is not None:
         print("early")
+        return
+    process.send_signal(getattr(signal, "SIG" + name))
+    try:
+        status = process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        print("it goes on")
+        return
+    print(status if status >= 0 else 128 - status)
 
 
 def main():

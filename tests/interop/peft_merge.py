@@ -32,6 +32,7 @@ import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(ROOT, "tests", "oracle"))
 
 import run as oracle_run  # noqa: E402
@@ -258,7 +259,7 @@ def as_model(c, base, adapters, out, dtype, merged, same):
             PeftModel.from_pretrained(peftmade.load_base(c, base, dtype), adapters[0]).eval(), ids
         )
         gap = float((mine - theirs).abs().max() / theirs.abs().max())
-        # where the weights are PEFT's own, so is the distance; a deep model amplifies f32's rounding
+        # where the weights are PEFT's own, so is the distance; depth amplifies f32's rounding
         if gap > (10 * LOGITS if same else LOGITS):
             bad.append("logits off by %.1e from the unmerged model" % gap)
     a = model.generate(ids[:1, :4], max_new_tokens=8, do_sample=False, pad_token_id=0)

@@ -8,3 +8,4 @@
 #define lora__context(err, status, ...) (lora__context(err, status, __VA_ARGS__), status)
 #define lora__fail_errno(err, ...) (lora__fail_errno(err, __VA_ARGS__), LORA_SYSTEM)
 #define lora__fail_memory(err) (lora__fail_memory(err), LORA_SYSTEM)
+#define lora__fail_system(err, ...) (lora__fail_system(err, __VA_ARGS__), LORA_SYSTEM)

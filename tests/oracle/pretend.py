@@ -17,10 +17,12 @@ from collections import OrderedDict
 
 import numpy as np
 
-import check
-import contract
-import files
-import peftread
+sys.dont_write_bytecode = True
+
+import check  # noqa: E402
+import contract  # noqa: E402
+import files  # noqa: E402
+import peftread  # noqa: E402
 
 MISTAKES = OrderedDict()
 

@@ -7,10 +7,12 @@ import os
 import sys
 import tempfile
 
-import contract
-import fixtures
-import pretend
-import run
+sys.dont_write_bytecode = True
+
+import contract  # noqa: E402
+import fixtures  # noqa: E402
+import pretend  # noqa: E402
+import run  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* adapter_made.h - adapters and bases on disk, tensor by tensor.
  *
- * Element i of a tensor is (start + i) / 8: exact in every type for small numbers, and never not finite.
+ * Element i of a tensor is (start + i) / 8: exact in every type for small numbers, and never not
+ * finite.
  *
  *	struct made_file f = {0};
  *	made_tensor(&f, "a.lora_A.weight", "F16", "4,10", 40, 1);
- *	made_write(&f, path);
- */
+ *	made_write(&f, path); */
 #ifndef TESTS_ADAPTER_MADE_H
 #define TESTS_ADAPTER_MADE_H
 

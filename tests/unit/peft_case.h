@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* peft_case.h - an adapter and a base as lists of names and shapes, decoded by the PEFT dialect. No files, no data.
+/* peft_case.h - an adapter and a base as lists of names and shapes, decoded by the PEFT dialect.
+ * No files, no data.
  *
  *	struct peft_case c = {0};
  *	adapter_has(&c, "base_model.model.q.lora_A.weight", "F32", 2, 4, 10);	number 0, and so on
  *	base_has(&c, "q.weight", "BF16", 2, 20, 10);
- *	decoded(&c, "llama", "{...adapter_config.json...}");			fails the test if it fails
+ *	decoded(&c, "llama", "{...adapter_config.json...}");	fails the test if it fails
  *	... c.decode.edits ...
- *	done(&c);
- */
+ *	done(&c); */
 #ifndef TESTS_PEFT_CASE_H
 #define TESTS_PEFT_CASE_H
 
@@ -35,9 +35,9 @@ struct peft_case {
 	struct lora_error err;
 };
 
-#define LORA_CONFIG "{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":6}"
+#define LORA_CONFIG    "{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":6}"
 #define LORA_AND(more) "{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":6," more "}"
-#define PREFIX "base_model.model."
+#define PREFIX	       "base_model.model."
 
 static inline void case_add(struct lora_index *index, struct lora_tensor *list, const char *name,
 			    const char *type, int ndim, va_list dims)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_families.c - the table of model families.
  *
- * Expected spellings are those of one model saved by transformers 4.57 (on disk) and seen in memory by 5.23.
- */
+ * Expected spellings are those of one model saved by transformers 4.57 (on disk) and seen in
+ * memory by 5.23. */
 #include "peft_case.h"
 
 #include "formats/families.h"
@@ -10,15 +10,19 @@
 static void families__conv1d(void **state)
 {
 	(void)state;
-	assert_int_equal(lora__family_conv1d("gpt2", "transformer.h.0.attn.c_attn"), LORA_ANSWER_YES);
-	assert_int_equal(lora__family_conv1d("gpt2", "transformer.h.0.mlp.c_proj"), LORA_ANSWER_YES);
+	assert_int_equal(lora__family_conv1d("gpt2", "transformer.h.0.attn.c_attn"),
+			 LORA_ANSWER_YES);
+	assert_int_equal(lora__family_conv1d("gpt2", "transformer.h.0.mlp.c_proj"),
+			 LORA_ANSWER_YES);
 	assert_int_equal(lora__family_conv1d("gpt2", "c_fc"), LORA_ANSWER_YES);
 	assert_int_equal(lora__family_conv1d("gpt2", "lm_head"), LORA_ANSWER_NO);
 	assert_int_equal(lora__family_conv1d("gpt2", "xc_fc"), LORA_ANSWER_NO);
 	assert_int_equal(lora__family_conv1d("openai-gpt", "h.0.attn.c_attn"), LORA_ANSWER_YES);
 	assert_int_equal(lora__family_conv1d("imagegpt", "h.0.attn.q_attn"), LORA_ANSWER_YES);
-	assert_int_equal(lora__family_conv1d("decision_transformer", "h.0.mlp.c_fc"), LORA_ANSWER_YES);
-	assert_int_equal(lora__family_conv1d("llama", "model.layers.0.self_attn.q_proj"), LORA_ANSWER_NO);
+	assert_int_equal(lora__family_conv1d("decision_transformer", "h.0.mlp.c_fc"),
+			 LORA_ANSWER_YES);
+	assert_int_equal(lora__family_conv1d("llama", "model.layers.0.self_attn.q_proj"),
+			 LORA_ANSWER_NO);
 	assert_int_equal(lora__family_conv1d("gpt_bigcode", "h.0.attn.c_attn"), LORA_ANSWER_NO);
 	assert_int_equal(lora__family_conv1d("new_family", "c_attn"), LORA_ANSWER_UNKNOWN);
 	assert_int_equal(lora__family_conv1d(NULL, "c_attn"), LORA_ANSWER_UNKNOWN);
@@ -57,11 +61,13 @@ static void families__ties(void **state)
 static void families__tied_names(void **state)
 {
 	(void)state;
-	assert_string_equal(lora__family_tied_name("model.embed_tokens.weight", 0), "lm_head.weight");
+	assert_string_equal(lora__family_tied_name("model.embed_tokens.weight", 0),
+			    "lm_head.weight");
 	assert_null(lora__family_tied_name("model.embed_tokens.weight", 1));
 	assert_string_equal(lora__family_tied_name("transformer.wte.weight", 0), "lm_head.weight");
 	assert_string_equal(lora__family_tied_name("shared.weight", 0), "lm_head.weight");
-	assert_string_equal(lora__family_tied_name("shared.weight", 2), "decoder.embed_tokens.weight");
+	assert_string_equal(lora__family_tied_name("shared.weight", 2),
+			    "decoder.embed_tokens.weight");
 	assert_null(lora__family_tied_name("model.layers.0.q.weight", 0));
 	assert_true(lora__family_always_tied("encoder.embed_tokens.weight", "shared.weight"));
 	assert_true(lora__family_always_tied("shared.weight", "encoder.embed_tokens.weight"));
@@ -105,12 +111,14 @@ static void families__renamings(void **state)
 	    {"vit", "vit.encoder.layer.0.output.dense.weight", "vit.layers.0.mlp.fc2.weight"},
 	    {"vit", "vit.layers.3.attention.q_proj.weight",
 	     "vit.encoder.layer.3.attention.attention.query.weight"}, /* the other way */
-	    {"mixtral", "model.layers.0.block_sparse_moe.gate.weight", "model.layers.0.mlp.gate.weight"},
+	    {"mixtral", "model.layers.0.block_sparse_moe.gate.weight",
+	     "model.layers.0.mlp.gate.weight"},
 	    {"granitemoe", "model.layers.0.block_sparse_moe.input_linear.weight",
 	     "model.layers.0.block_sparse_moe.experts.gate_up_proj"},
 	    {"qwen2_vl", "model.layers.0.self_attn.q_proj.weight",
 	     "model.language_model.layers.0.self_attn.q_proj.weight"},
-	    {"qwen2_vl", "visual.blocks.0.attn.qkv.weight", "model.visual.blocks.0.attn.qkv.weight"},
+	    {"qwen2_vl", "visual.blocks.0.attn.qkv.weight",
+	     "model.visual.blocks.0.attn.qkv.weight"},
 	    {"llava", "language_model.model.layers.0.mlp.up_proj.weight",
 	     "model.language_model.layers.0.mlp.up_proj.weight"},
 	    {"llava", "language_model.lm_head.weight", "lm_head.weight"},
@@ -130,10 +138,11 @@ static void families__renamings(void **state)
 		base_has(&c, cases[i].in_base, "F32", 2, 2, 2);
 		case_finish(&c.base, c.list[1]);
 		view.index = &c.base;
-		found = lora__family_rename(&view, &c.arena,
-					    cases[i].wanted ? cases[i].wanted
-							    : "model.visual.blocks.0.attn.qkv.weight");
-		if (!cases[i].wanted ? found != NULL : !found || strcmp(found, cases[i].in_base) != 0)
+		found = lora__family_rename(
+		    &view, &c.arena,
+		    cases[i].wanted ? cases[i].wanted : "model.visual.blocks.0.attn.qkv.weight");
+		if (!cases[i].wanted ? found != NULL
+				     : !found || strcmp(found, cases[i].in_base) != 0)
 			fail_msg("'%s': '%s'", cases[i].in_base, found ? found : "(none)");
 		done(&c);
 	}

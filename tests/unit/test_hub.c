@@ -72,6 +72,7 @@ static void hub__follows_the_environment(void **state)
 	for (size_t i = 0; i < 5; i++) {
 		struct lora_error err = LORA_ERROR_INIT;
 		char *dir = made_directory(), *found = NULL, expected[4096];
+		const char *path = below[i] ? below[i] : "";
 
 		forget_environment();
 		for (size_t j = i; j < 5; j++)
@@ -83,11 +84,11 @@ static void hub__follows_the_environment(void **state)
 				 (int)(next ? next - below[i] : (long)strlen(below[i])), below[i]);
 			assert_int_equal(mkdir(expected, 0777), 0);
 		}
-		snprintf(expected, sizeof(expected), "%s%s", dir, below[i]);
+		snprintf(expected, sizeof(expected), "%s%s", dir, path);
 		make_cache(expected, "c0ffee");
 		assert_int_equal(lora__hub_resolve(&found, "org/m-1.x", &err), LORA_OK);
 		snprintf(expected, sizeof(expected), "%s%s/models--org--m-1.x/snapshots/c0ffee",
-			 dir, below[i]);
+			 dir, path);
 		assert_string_equal(found, expected);
 		free(found);
 		made_remove(dir);

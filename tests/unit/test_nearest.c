@@ -47,7 +47,8 @@ static void nearest__finds(void **state)
 	    {"layers.1.self_attn.q_proj.weight", "model.layers.1.self_attn.q_proj.weight"},
 	    {"model.model.layers.1.mlp.down_proj.weight", "model.layers.1.mlp.down_proj.weight"},
 	    {"model.layers.0.down_proj.mlp.weight", "model.layers.0.mlp.down_proj.weight"},
-	    /* numbers are kept where such a tensor exists, else the first of the pattern is named */
+	    /* numbers are kept where such a tensor exists, else the first of the pattern is named
+	     */
 	    {"model.layers.1.input_layernorms.weight", "model.layers.0.input_layernorm.weight"},
 	    {"model.layers.77.self_attn.k_proj.weight", "model.layers.0.self_attn.k_proj.weight"},
 	    {"lm_hed.weight", "lm_head.weight"},
@@ -74,8 +75,9 @@ static void nearest__finds(void **state)
 	lora__index_fini(&index);
 }
 
-/* 100,000 names and as many questions: patterns make it a matter of milliseconds. Names without numbers, each its own pattern, are
- * the worst case, and bounded. The times are a hundred times what they take. */
+/* 100,000 names and as many questions: patterns make it a matter of milliseconds. Names without
+ * numbers, each its own pattern, are the worst case, and bounded. The times are a hundred times
+ * what they take. */
 static void nearest__is_quick(void **state)
 {
 	const size_t count = 100000;
@@ -90,17 +92,20 @@ static void nearest__is_quick(void **state)
 
 		for (size_t i = 0; i < count; i++)
 			if (hostile)
-				snprintf(names[i], sizeof(*names), "m%zx.l%zx.a%zx.w", i, i * 7, i * 31);
+				snprintf(names[i], sizeof(*names), "m%zx.l%zx.a%zx.w", i, i * 7,
+					 i * 31);
 			else
-				snprintf(names[i], sizeof(*names), "model.layers.%zu.experts.%zu.w%zu.weight",
-					 i / 1000, i / 3 % 334, i % 3);
+				snprintf(names[i], sizeof(*names),
+					 "model.layers.%zu.experts.%zu.w%zu.weight", i / 1000,
+					 i / 3 % 334, i % 3);
 		base_of(&index, names, count);
 		assert_int_equal(lora__nearest_new(&nearest, &index, &err), LORA_OK);
 		for (size_t i = 0; i < count; i++) {
 			char wanted[96];
 			const char *found;
 
-			snprintf(wanted, sizeof(wanted), hostile ? "q%zx.l.a%zx.w" : "layers.%zu.experts.%zu.w1.weight",
+			snprintf(wanted, sizeof(wanted),
+				 hostile ? "q%zx.l.a%zx.w" : "layers.%zu.experts.%zu.w1.weight",
 				 i / 1000, i % 334);
 			found = lora__nearest_find(nearest, wanted);
 			if (!hostile && (!found || strncmp(found, "model.layers.", 13) != 0))
@@ -115,27 +120,34 @@ static void nearest__is_quick(void **state)
 	free(names);
 }
 
-/* Optimal string alignment: "ca" to "abc" is 3, since no part is edited twice (the unrestricted distance is 2). */
+/* Optimal string alignment: "ca" to "abc" is 3, since no part is edited twice (the unrestricted
+ * distance is 2). */
 static void distance__known_values(void **state)
 {
 	static const struct {
 		const char *a, *b;
 		size_t steps;
 	} cases[] = {
-	    {"", "", 0},      {"", "abc", 3},	   {"abc", "abc", 0},	 {"abc", "acb", 1},
-	    {"ca", "abc", 3}, {"q_porj", "q_proj", 1}, {"kitten", "sitting", 3}, {"ab", "ba", 1},
+	    {"", "", 0},
+	    {"", "abc", 3},
+	    {"abc", "abc", 0},
+	    {"abc", "acb", 1},
+	    {"ca", "abc", 3},
+	    {"q_porj", "q_proj", 1},
+	    {"kitten", "sitting", 3},
+	    {"ab", "ba", 1},
 	    {"abcdef", "bacdfe", 2},
 	};
 	char a[200], b[200];
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-		assert_int_equal(lora__distance(cases[i].a, strlen(cases[i].a), cases[i].b,
-						strlen(cases[i].b)),
-				 cases[i].steps);
-		assert_int_equal(lora__distance(cases[i].b, strlen(cases[i].b), cases[i].a,
-						strlen(cases[i].a)),
-				 cases[i].steps);
+		assert_int_equal(
+		    lora__distance(cases[i].a, strlen(cases[i].a), cases[i].b, strlen(cases[i].b)),
+		    cases[i].steps);
+		assert_int_equal(
+		    lora__distance(cases[i].b, strlen(cases[i].b), cases[i].a, strlen(cases[i].a)),
+		    cases[i].steps);
 	}
 	memset(a, 'a', sizeof(a));
 	memset(b, 'a', sizeof(b));

@@ -66,6 +66,33 @@ static void output__a_failed_sync_is_final(void **state)
 	assert_string_equal(listing(), "");
 }
 
+/* The new one is in place, whole, when the old one turns out not to be removable: that is said. */
+static void output__what_cannot_be_removed_is_named(void **state)
+{
+	struct lora_error err = LORA_ERROR_INIT;
+
+	(void)state;
+	assert_int_equal(chmod(".", 0777), 0);
+	if (getuid() == 0) /* root may remove anything */
+		assert_int_equal(seteuid(65534), 0);
+	make_directory("out");
+	make_directory("out/locked");
+	write_file("out/locked/file", "old");
+	write_file("out/other", "old");
+	assert_int_equal(chmod("out/locked", 0555), 0);
+	assert_fails(
+	    LORA_SYSTEM,
+	    "'out' was replaced, but what it was before cannot be removed: remove '.out.loractl-",
+	    produce(TREE, true, &err));
+	assert_non_null(strstr(err.message, "Permission denied"));
+	assert_content("out/sub/b", "new b");
+	assert_int_equal(access("out/locked", F_OK), -1);
+	assert_non_null(strstr(listing(), "/locked/file|"));
+	assert_null(strstr(listing(), "/other|")); /* the rest of it is gone */
+	if (getuid() == 0)
+		assert_int_equal(seteuid(0), 0);
+}
+
 /* --- lesser file systems ------------------------------------------------------------- */
 
 static void output__works_without_renameat2(void **state)
@@ -222,6 +249,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    WITH_SCRATCH(output__every_failing_call_is_undone),
 	    WITH_SCRATCH(output__a_failed_sync_is_final),
+	    WITH_SCRATCH(output__what_cannot_be_removed_is_named),
 	    WITH_SCRATCH(output__works_without_renameat2),
 	    WITH_SCRATCH(output__failures_are_undone_without_renameat2),
 	    WITH_SCRATCH(output__a_full_disk_leaves_nothing),

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_peft_edits.c - from an adapter's tensors to edits, layer by layer.
  *
- * Expected views are derived by hand from what PEFT stores: A [r, in] and B [out, r], row-major. Element (i, k) of B is i*r + k, of its
- * transpose k*r + i; so B as L has strides (r, 1), B^T as R (1, r).
- */
+ * Expected views are derived by hand from what PEFT stores: A [r, in] and B [out, r], row-major.
+ * Element (i, k) of B is i*r + k, of its transpose k*r + i; so B as L has strides (r, 1), B^T as
+ * R (1, r). */
 #include "peft_case.h"
 
 #define NONE LORA_NO_TENSOR
@@ -40,7 +40,8 @@ static void edits__linear(void **state)
 	done(&c);
 }
 
-/* GPT-2 stores [in, out]: L = A^T [in, r], element (i, k) = k*10 + i; R = B^T [r, out], (k, j) = j*4 + k. */
+/* GPT-2 stores [in, out]: L = A^T [in, r], element (i, k) = k*10 + i; R = B^T [r, out], (k, j) =
+ * j*4 + k. */
 static void edits__conv1d(void **state)
 {
 	struct peft_case c = {0};
@@ -73,7 +74,8 @@ static bool turned(const struct lora_edit *e)
 	return e->left.tensor == e->sources[0]; /* L is A^T */
 }
 
-/* A family that nobody knows: the square module follows its non-square namesakes, then everybody, then [out, in]. */
+/* A family that nobody knows: the square module follows its non-square namesakes, then everybody,
+ * then [out, in]. */
 static void edits__square_by_evidence(void **state)
 {
 	struct peft_case c = {0};
@@ -162,7 +164,8 @@ static void edits__orientation_contradiction(void **state)
 	done(&c);
 }
 
-/* Embedding [V, D] = [30, 5]: L = A^T [30, 4], (v, k) = k*30 + v; R = B^T [4, 5], (k, d) = d*4 + k. DoRA: by column. */
+/* Embedding [V, D] = [30, 5]: L = A^T [30, 4], (v, k) = k*30 + v; R = B^T [4, 5], (k, d) = d*4 +
+ * k. DoRA: by column. */
 static void edits__embedding(void **state)
 {
 	struct peft_case c = {0};
@@ -216,7 +219,8 @@ static void edits__dora(void **state)
 	refused(&c, "llama", config, "lora_magnitude_vector' [10] does not have 20 elements");
 }
 
-/* Conv2d [out 10, in 5, 3, 2]: seen as [10, 30]; A [4, 5, 3, 2] as [4, 30], B [10, 4, 1, 1] as [10, 4]. */
+/* Conv2d [out 10, in 5, 3, 2]: seen as [10, 30]; A [4, 5, 3, 2] as [4, 30], B [10, 4, 1, 1] as
+ * [10, 4]. */
 static void edits__convolution(void **state)
 {
 	struct peft_case c = {0};
@@ -251,7 +255,8 @@ static void edits__grouped_convolution_is_refused(void **state)
 	struct peft_case c = {0};
 
 	(void)state;
-	/* PEFT 0.21: Conv2d(16, 32, 3, groups=2) gives A [4, 16, 3, 3], B [32, 2, 1, 1]; W is [32, 8, 3, 3] */
+	/* PEFT 0.21: Conv2d(16, 32, 3, groups=2) gives A [4, 16, 3, 3], B [32, 2, 1, 1]; W is
+	 * [32, 8, 3, 3] */
 	adapter_has(&c, PREFIX "c.lora_A.weight", "F32", 4, 4, 16, 3, 3);
 	adapter_has(&c, PREFIX "c.lora_B.weight", "F32", 4, 32, 2, 1, 1);
 	base_has(&c, "c.weight", "F32", 4, 32, 8, 3, 3);

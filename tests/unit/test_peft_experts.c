@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_peft_experts.c - target_parameters: which parameter, which layout, which expert's numbers.
  *
- * E = 3 experts, r = 4. A [12, wide]: expert e's rows are 4e .. 4e+3, so its A_e begins at element 4*e*wide. B [high, 12]: column k*3 + e, so
- * B_e begins at element e, a step of rank is 3 elements, a row 12.
- */
+ * E = 3 experts, r = 4. A [12, wide]: expert e's rows are 4e .. 4e+3, so its A_e begins at
+ * element 4*e*wide. B [high, 12]: column k*3 + e, so B_e begins at element e, a step of rank is 3
+ * elements, a row 12. */
 #include "peft_case.h"
 
 #define TARGETS(list) LORA_AND("\"peft_version\":\"0.21.2\",\"target_parameters\":[" list "]")
@@ -44,7 +44,8 @@ static void experts__plain(void **state)
 	done(&c);
 }
 
-/* gpt-oss, W [3, d1 10, d2 20] transposed: A [12, d1], B [d2, 12], D_e = (B_e A_e)^T: L = A_e^T, R = B_e^T. */
+/* gpt-oss, W [3, d1 10, d2 20] transposed: A [12, d1], B [d2, 12], D_e = (B_e A_e)^T: L = A_e^T,
+ * R = B_e^T. */
 static void experts__transposed(void **state)
 {
 	struct peft_case c = {0};
@@ -94,7 +95,8 @@ static void experts__nested(void **state)
 	experts_have(&c, "mlp.experts", 10, 20);
 	base_has(&c, "mlp.experts.one", "F32", 3, 3, 20, 10);
 	base_has(&c, "mlp.experts.two", "F32", 3, 3, 20, 10);
-	refused(&c, "qwen3_vl_moe", TARGETS("\"one\",\"two\""), "the order of its parameters 'one'");
+	refused(&c, "qwen3_vl_moe", TARGETS("\"one\",\"two\""),
+		"the order of its parameters 'one'");
 }
 
 /* Square experts: peft_version and family must tell. true: L comes from A. */
@@ -115,7 +117,8 @@ static void experts__square(void **state)
 	    {"qwen3_vl_moe", VERSION("0.17.0", "\"experts.w\""), 1},
 	    {"unheard_of", VERSION("0.18.0", "\"experts.w\""), 1},
 	    {"unheard_of", VERSION("0.21.2", "\"experts.w\""), -1},
-	    {"llama4", VERSION("0.21.2", "\"experts.w\""), -1}, /* depends on transformers' release */
+	    {"llama4", VERSION("0.21.2", "\"experts.w\""),
+	     -1}, /* depends on transformers' release */
 	    {NULL, VERSION("0.21.2", "\"experts.w\""), -1},
 	    {"gpt_oss", LORA_AND("\"target_parameters\":[\"experts.w\"]"), -1},
 	    {"gpt_oss", VERSION("new", "\"experts.w\""), -1},
@@ -163,7 +166,8 @@ static void experts__shapes_decide(void **state)
 	done(&c);
 	experts_have(&c, "mlp.experts", 10, 20);
 	base_has(&c, "mlp.experts.w", "F32", 3, 3, 10, 20);
-	refused(&c, "qwen3_vl_moe", TARGETS("\"experts.w\""), "lie otherwise than peft_version 0.21.2");
+	refused(&c, "qwen3_vl_moe", TARGETS("\"experts.w\""),
+		"lie otherwise than peft_version 0.21.2");
 	experts_have(&c, "mlp.experts", 10, 20);
 	base_has(&c, "mlp.experts.w", "F32", 3, 3, 20, 10);
 	refused(&c, "gpt_oss", TARGETS("\"experts.w\""), "lie otherwise than peft_version 0.21.2");
@@ -194,11 +198,12 @@ static void experts__misfits(void **state)
 	refused(&c, "qwen3_vl_moe", TARGETS("\"experts.w\""), "do not fit each other");
 }
 
-/* A matrix is taken as it stands, in Conv1D too: A [r, shape[1]], B [shape[0], r]. The rules of patterns see the parameter. */
+/* A matrix is taken as it stands, in Conv1D too: A [r, shape[1]], B [shape[0], r]. The rules of
+ * patterns see the parameter. */
 static void experts__matrix(void **state)
 {
-	static const char config[] = LORA_AND(
-	    "\"target_parameters\":[\"attn.c_proj.weight\"],\"alpha_pattern\":{\"c_proj.weight\":2}");
+	static const char config[] = LORA_AND("\"target_parameters\":[\"attn.c_proj.weight\"],"
+					      "\"alpha_pattern\":{\"c_proj.weight\":2}");
 	struct peft_case c = {0};
 
 	(void)state;
@@ -214,7 +219,8 @@ static void experts__matrix(void **state)
 	done(&c);
 }
 
-/* Mixtral in transformers 5: fused [3, 2*20, 10] in memory, w1 and w3 [20, 10] of each expert on disk. */
+/* Mixtral in transformers 5: fused [3, 2*20, 10] in memory, w1 and w3 [20, 10] of each expert on
+ * disk. */
 static void experts__fused_in_memory(void **state)
 {
 	static const char *const names[2][3] = {
@@ -253,8 +259,9 @@ static void experts__fused_in_memory(void **state)
 	}
 	decoded(&c, "mixtral", TARGETS("\"experts.gate_up_proj\""));
 	assert_int_equal(c.decode.edit_count, 0);
-	assert_true(is_unmatched(&c, PREFIX "model.layers.7.mlp.experts.lora_A.weight",
-				 "but the base has no 'model.layers.7.block_sparse_moe.experts.2.w3"));
+	assert_true(
+	    is_unmatched(&c, PREFIX "model.layers.7.mlp.experts.lora_A.weight",
+			 "but the base has no 'model.layers.7.block_sparse_moe.experts.2.w3"));
 	done(&c);
 	adapter_has(&c, PREFIX "model.layers.7.mlp.experts.lora_A.weight", "F32", 2, 8, 10);
 	adapter_has(&c, PREFIX "model.layers.7.mlp.experts.lora_B.weight", "F32", 2, 40, 8);
@@ -284,14 +291,10 @@ static void experts__without_a_base(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(experts__plain),
-	    cmocka_unit_test(experts__transposed),
-	    cmocka_unit_test(experts__nested),
-	    cmocka_unit_test(experts__square),
-	    cmocka_unit_test(experts__shapes_decide),
-	    cmocka_unit_test(experts__misfits),
-	    cmocka_unit_test(experts__matrix),
-	    cmocka_unit_test(experts__fused_in_memory),
+	    cmocka_unit_test(experts__plain),	       cmocka_unit_test(experts__transposed),
+	    cmocka_unit_test(experts__nested),	       cmocka_unit_test(experts__square),
+	    cmocka_unit_test(experts__shapes_decide),  cmocka_unit_test(experts__misfits),
+	    cmocka_unit_test(experts__matrix),	       cmocka_unit_test(experts__fused_in_memory),
 	    cmocka_unit_test(experts__without_a_base),
 	};
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_peft_keys.c - what a tensor is, from its name; names as PEFT 0.21.2 writes them unless said otherwise. */
+/* test_peft_keys.c - what a tensor is, from its name; names as PEFT 0.21.2 writes them unless
+ * said otherwise. */
 #include "peft_case.h"
 
 #include "formats/dialects/peft.h"
@@ -25,29 +26,31 @@ static void keys__parse(void **state)
 	     "model.embed_tokens", "model.embed_tokens", NULL, 0, false},
 	    {PREFIX "mha.base_layer.out_proj.lora_A.weight", PEFT_A, "mha.out_proj", "mha", NULL, 0,
 	     false},
-	    {PREFIX "mlp.experts.base_layer.lora_B.weight", PEFT_B, "mlp.experts", "mlp.experts", NULL,
-	     1, false},
+	    {PREFIX "mlp.experts.base_layer.lora_B.weight", PEFT_B, "mlp.experts", "mlp.experts",
+	     NULL, 1, false},
 	    {PREFIX "mlp.experts.base_layer.base_layer.lora_B.weight", PEFT_B, "mlp.experts",
 	     "mlp.experts", NULL, 2, false},
 	    {PREFIX "lm_head.weight", PEFT_WHOLE, "lm_head.weight", NULL, NULL, 0, false},
 	    {PREFIX "lm_head.base_layer.weight", PEFT_WHOLE, "lm_head.weight", NULL, NULL, 0, true},
 	    {PREFIX "lin0.base_layer.bias", PEFT_WHOLE, "lin0.bias", NULL, NULL, 0, true},
-	    {PREFIX "mha.base_layer.out_proj.base_layer.bias", PEFT_WHOLE, "mha.out_proj.bias", NULL,
-	     NULL, 0, true},
+	    {PREFIX "mha.base_layer.out_proj.base_layer.bias", PEFT_WHOLE, "mha.out_proj.bias",
+	     NULL, NULL, 0, true},
 	    {PREFIX "model.embed_tokens.token_adapter.base_layer.weight", PEFT_WHOLE,
 	     "model.embed_tokens.weight", NULL, NULL, 0, true},
 	    {PREFIX "c1.bias", PEFT_WHOLE, "c1.bias", NULL, NULL, 0, false},
-	    /* as other tools leave them: an adapter's name inside, no prefix, .weight behind the magnitude */
+	    /* as other tools leave them: an adapter's name inside, no prefix, .weight behind the
+	       magnitude */
 	    {PREFIX "q.lora_A.default.weight", PEFT_A, "q", "q", "default", 0, false},
 	    {PREFIX "q.lora_B.default.bias", PEFT_B_BIAS, "q", "q", "default", 0, false},
 	    {PREFIX "e.lora_embedding_B.mine", PEFT_EMBEDDING_B, "e", "e", "mine", 0, false},
-	    {PREFIX "q.lora_magnitude_vector.default.weight", PEFT_MAGNITUDE, "q", "q", "default", 0,
+	    {PREFIX "q.lora_magnitude_vector.default.weight", PEFT_MAGNITUDE, "q", "q", "default",
+	     0, false},
+	    {PREFIX "q.lora_magnitude_vector.default", PEFT_MAGNITUDE, "q", "q", "default", 0,
 	     false},
-	    {PREFIX "q.lora_magnitude_vector.default", PEFT_MAGNITUDE, "q", "q", "default", 0, false},
 	    {PREFIX "q.lora_magnitude_vector.weight", PEFT_MAGNITUDE, "q", "q", NULL, 0, false},
 	    {"layers.0.q.lora_A.weight", PEFT_A, "layers.0.q", "layers.0.q", NULL, 0, false},
-	    {"classifier.modules_to_save.default.dense.weight", PEFT_WHOLE, "classifier.dense.weight",
-	     NULL, NULL, 0, false},
+	    {"classifier.modules_to_save.default.dense.weight", PEFT_WHOLE,
+	     "classifier.dense.weight", NULL, NULL, 0, false},
 	    {"classifier.modules_to_save.weight", PEFT_WHOLE, "classifier.weight", NULL, NULL, 0,
 	     false},
 	    /* modules that are called like something of PEFT's */
@@ -79,9 +82,14 @@ static void keys__parse(void **state)
 static void keys__of_unknown_kinds(void **state)
 {
 	static const char *const names[] = {
-	    PREFIX "q.lora_diag",	 PREFIX "q.lora_velora_embed", PREFIX "q.lora_E",
-	    PREFIX "q.lora_A",		 PREFIX "q.lora_A.a.b.weight", PREFIX "q.lora_A.bias",
-	    PREFIX "e.lora_embedding_A.a.b", PREFIX "q.lora_C.weight",
+	    PREFIX "q.lora_diag",
+	    PREFIX "q.lora_velora_embed",
+	    PREFIX "q.lora_E",
+	    PREFIX "q.lora_A",
+	    PREFIX "q.lora_A.a.b.weight",
+	    PREFIX "q.lora_A.bias",
+	    PREFIX "e.lora_embedding_A.a.b",
+	    PREFIX "q.lora_C.weight",
 	};
 
 	(void)state;
@@ -101,9 +109,11 @@ static void keys__halves_and_doubles(void **state)
 
 	(void)state;
 	adapter_has(&c, PREFIX "q.lora_A.weight", "F32", 2, 4, 10);
-	refused(&c, "llama", LORA_CONFIG, "'base_model.model.q.lora_A.weight' has no lora_B beside it");
+	refused(&c, "llama", LORA_CONFIG,
+		"'base_model.model.q.lora_A.weight' has no lora_B beside it");
 	adapter_has(&c, PREFIX "q.lora_B.weight", "F32", 2, 20, 4);
-	refused(&c, "llama", LORA_CONFIG, "'base_model.model.q.lora_B.weight' has no lora_A beside it");
+	refused(&c, "llama", LORA_CONFIG,
+		"'base_model.model.q.lora_B.weight' has no lora_A beside it");
 	adapter_has(&c, PREFIX "e.lora_embedding_A", "F32", 2, 4, 10);
 	refused(&c, "llama", LORA_CONFIG, "has no lora_embedding_B beside it");
 	adapter_has(&c, PREFIX "e.lora_embedding_B", "F32", 2, 4, 10);
@@ -116,7 +126,8 @@ static void keys__halves_and_doubles(void **state)
 	adapter_has(&c, PREFIX "q.lora_magnitude_vector", "F32", 1, 20);
 	refused(&c, "llama", LORA_CONFIG, "belongs to DoRA, but config key 'use_dora' is not set");
 	linear_has(&c, "q", 4, 10, 20);
-	refused(&c, "llama", LORA_AND("\"lora_bias\":true"), "lacks a bias, but config key 'lora_bias'");
+	refused(&c, "llama", LORA_AND("\"lora_bias\":true"),
+		"lacks a bias, but config key 'lora_bias'");
 	linear_has(&c, "q", 4, 10, 20);
 	adapter_has(&c, PREFIX "q.lora_B.bias", "F32", 1, 20);
 	refused(&c, "llama", LORA_CONFIG, "has a bias, but config key 'lora_bias' is not set");
@@ -138,7 +149,8 @@ static void keys__two_adapters_in_a_file(void **state)
 	(void)state;
 	adapter_has(&c, PREFIX "q.lora_A.one.weight", "F32", 2, 4, 10);
 	adapter_has(&c, PREFIX "q.lora_B.two.weight", "F32", 2, 20, 4);
-	refused(&c, "llama", LORA_CONFIG, "belongs to another adapter than those before it ('one')");
+	refused(&c, "llama", LORA_CONFIG,
+		"belongs to another adapter than those before it ('one')");
 }
 
 static void keys__types(void **state)

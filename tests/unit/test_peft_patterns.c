@@ -64,11 +64,34 @@ static void patterns__match_as_python_does(void **state)
 static void patterns__refuse_what_differs(void **state)
 {
 	static const char *const keys[] = {
-	    "\\hq_proj",   "\\Qq_proj\\E", "\\Rq",	 "\\Kq",       "q\\p{L}",   "\\x71_proj",
-	    "\\u0071",	   "\\z",	   "\\1q",	 "\\Xq",       "[[:alpha:]]_proj", "[a[.x.]]",
-	    "*q_proj",	   "q{,3}_proj",   "(?i)q_proj", "(?>q)_proj", "(?|q|v)",   "(?R)",
-	    "(?(1)q)",	   "(?#x)q",	   "(?<n>q)",	 "(q_proj",    "q)_proj(",  "[q",
-	    "q{1000000}",  "\\",	   "(?P=q)",	 "(?:(?:q{999}){999}){999}",
+	    "\\hq_proj",
+	    "\\Qq_proj\\E",
+	    "\\Rq",
+	    "\\Kq",
+	    "q\\p{L}",
+	    "\\x71_proj",
+	    "\\u0071",
+	    "\\z",
+	    "\\1q",
+	    "\\Xq",
+	    "[[:alpha:]]_proj",
+	    "[a[.x.]]",
+	    "*q_proj",
+	    "q{,3}_proj",
+	    "(?i)q_proj",
+	    "(?>q)_proj",
+	    "(?|q|v)",
+	    "(?R)",
+	    "(?(1)q)",
+	    "(?#x)q",
+	    "(?<n>q)",
+	    "(q_proj",
+	    "q)_proj(",
+	    "[q",
+	    "q{1000000}",
+	    "\\",
+	    "(?P=q)",
+	    "(?:(?:q{999}){999}){999}",
 	};
 	struct lora_error err;
 
@@ -80,7 +103,8 @@ static void patterns__refuse_what_differs(void **state)
 
 		memset(&err, 0, sizeof(err));
 		status = lora__peft_patterns_new(&patterns, "rank_pattern", json, &err);
-		if (!strcmp(keys[k], "q)_proj(")) /* with the rule's own parentheses it is a regex */
+		if (!strcmp(keys[k],
+			    "q)_proj(")) /* with the rule's own parentheses it is a regex */
 			assert_int_equal(status, LORA_OK);
 		else if (status != LORA_INPUT || !strstr(err.message, "rank_pattern: key '"))
 			fail_msg("'%s': %d '%s'", keys[k], status, err.message);
@@ -144,7 +168,8 @@ static void patterns__first_in_the_file_wins(void **state)
 	lora__json_free(json);
 }
 
-/* The whole way: other ranks and alphas per module, independent of each other; words for both; notes. */
+/* The whole way: other ranks and alphas per module, independent of each other; words for both;
+ * notes. */
 static void patterns__reach_the_edits(void **state)
 {
 	static const char config[] =
@@ -174,14 +199,16 @@ static void patterns__reach_the_edits(void **state)
 	assert_string_equal(c.decode.edits[2].scale_from, "alpha/r, alpha_pattern 'v'");
 	assert_true(c.decode.edits[3].scale == 1.5);
 	assert_string_equal(c.decode.edits[3].scale_from, "alpha/r");
-	assert_true(has_note(&c, LORA_NOTE_WARNING,
-			     "rank_pattern: module 'layers.0.q' matches 'layers.0.q' (2) and 'q' (3)"));
+	assert_true(
+	    has_note(&c, LORA_NOTE_WARNING,
+		     "rank_pattern: module 'layers.0.q' matches 'layers.0.q' (2) and 'q' (3)"));
 	assert_true(has_note(&c, LORA_NOTE_WARNING, "rank_pattern: 'nobody' matches no module"));
 	assert_int_equal(c.decode.note_count, 2);
 	done(&c);
 }
 
-/* The shape and the config must say the same: with the keys in the other order, layers.0.q has rank 3. */
+/* The shape and the config must say the same: with the keys in the other order, layers.0.q has
+ * rank 3. */
 static void patterns__contradicting_ranks_are_refused(void **state)
 {
 	struct peft_case c = {0};
@@ -190,7 +217,8 @@ static void patterns__contradicting_ranks_are_refused(void **state)
 	linear_has(&c, "layers.0.q", 2, 10, 20);
 	base_has(&c, "layers.0.q.weight", "F32", 2, 20, 10);
 	refused(&c, "llama", LORA_AND("\"rank_pattern\":{\"q\":3,\"layers.0.q\":2}"),
-		"tensor 'base_model.model.layers.0.q.lora_A.weight' [2, 10] has rank 2, the config says "
+		"tensor 'base_model.model.layers.0.q.lora_A.weight' [2, 10] has rank 2, the config "
+		"says "
 		"3 (alpha/r, rank_pattern 'q')");
 }
 

@@ -61,9 +61,11 @@ static void whole__alike_is_not_added(void **state)
 	base_has(&c, "text.lm_head.weight", "F32", 2, 30, 10);
 	decoded(&c, "llama", LORA_AND("\"modules_to_save\":[\"lm_head\",\"x\"]"));
 	assert_int_equal(c.decode.edit_count, 0);
-	assert_true(is_unmatched(&c, PREFIX "decoder.lm_head.weight", "'text.lm_head.weight' ends alike"));
+	assert_true(
+	    is_unmatched(&c, PREFIX "decoder.lm_head.weight", "'text.lm_head.weight' ends alike"));
 	assert_true(is_unmatched(&c, PREFIX "other.weight", "modules_to_save does not name it"));
-	assert_true(is_unmatched(&c, PREFIX "x.original_module.weight", "a copy of the base's own"));
+	assert_true(
+	    is_unmatched(&c, PREFIX "x.original_module.weight", "a copy of the base's own"));
 	done(&c);
 }
 
@@ -101,8 +103,10 @@ static void whole__shapes_and_types(void **state)
 	assert_int_equal(edit_on(&c, "b.count")->ndim, 0);
 	assert_range(*edit_on(&c, "b.count"), 1, 0, 1, 0, 1);
 	edit_on(&c, "d.weight");
-	assert_true(is_unmatched(&c, PREFIX "a.weight", "shape [3, 10] does not fit 'a.weight' [4, 10]"));
-	assert_true(is_unmatched(&c, PREFIX "c.count", "type I64 cannot replace 'c.count' of type I32"));
+	assert_true(
+	    is_unmatched(&c, PREFIX "a.weight", "shape [3, 10] does not fit 'a.weight' [4, 10]"));
+	assert_true(
+	    is_unmatched(&c, PREFIX "c.count", "type I64 cannot replace 'c.count' of type I32"));
 	done(&c);
 	adapter_has(&c, PREFIX "a.weight", "F64", 2, 3, 10);
 	refused(&c, "llama", LORA_CONFIG, "has type F64");
@@ -136,8 +140,9 @@ static void whole__targeted_embeddings(void **state)
 	adapter_has(&c, PREFIX "model.embed_tokens.weight", "F32", 2, 33, 10);
 	base_has(&c, "model.embed_tokens.weight", "F32", 2, 30, 10);
 	base_has(&c, "lm_head.weight", "F32", 2, 30, 10);
-	refused(&c, "llama", LORA_CONFIG,
-		"'model.embed_tokens.weight' is resized to 33 rows, but 'lm_head.weight' keeps its 30");
+	refused(
+	    &c, "llama", LORA_CONFIG,
+	    "'model.embed_tokens.weight' is resized to 33 rows, but 'lm_head.weight' keeps its 30");
 	/* Tied, the one that is stored suffices. */
 	adapter_has(&c, PREFIX "model.embed_tokens.weight", "F32", 2, 33, 10);
 	base_has(&c, "model.embed_tokens.weight", "F32", 2, 30, 10);
@@ -197,7 +202,8 @@ static void whole__trainable_tokens(void **state)
 	done(&c);
 	/* PEFT 0.21, tied and resized: both names, one list, the rows of the new embedding. */
 	adapter_has(&c, PREFIX TOKENS, "F32", 2, 1, 10);
-	adapter_has(&c, PREFIX "model.embed_tokens.token_adapter.base_layer.weight", "F32", 2, 33, 10);
+	adapter_has(&c, PREFIX "model.embed_tokens.token_adapter.base_layer.weight", "F32", 2, 33,
+		    10);
 	adapter_has(&c, PREFIX "lm_head.token_adapter.trainable_tokens_delta", "F32", 2, 1, 10);
 	adapter_has(&c, PREFIX "lm_head.token_adapter.base_layer.weight", "F32", 2, 33, 10);
 	base_has(&c, "model.embed_tokens.weight", "F32", 2, 30, 10);

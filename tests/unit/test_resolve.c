@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_resolve.c - opening adapters from disk and laying them over a base: prefixes, key maps, bindings, what does not fit. */
+/* test_resolve.c - opening adapters from disk and laying them over a base: prefixes, key maps,
+ * bindings, what does not fit. */
 #include "adapter_made.h"
 
 #include "adapter/nearest.h"
@@ -83,7 +84,9 @@ static void resolve__leading_components(void **state)
 	     {"transformer.h.q", "lm_head"},
 	     "stripped 'transformer.'",
 	     "h.q.weight"},
-	    {{"base_model.model.q.weight"}, {"q"}, "added 'base_model.model.'",
+	    {{"base_model.model.q.weight"},
+	     {"q"},
+	     "added 'base_model.model.'",
 	     "base_model.model.q.weight"},
 	    {{"bert.q.weight", "head.weight"}, {"q"}, "added 'bert.'", "bert.q.weight"},
 	    {{"q.weight"}, {"backbone.q"}, "stripped 'backbone.'", "q.weight"},
@@ -123,13 +126,13 @@ static void resolve__leading_components(void **state)
 
 static void resolve__key_map(void **state)
 {
-	static const char *const pairs[] = {"model.q", "other.query", "base_model.model.k", "k2",
-					    "unused",  "x",	      "model.v.weight", "model.value.weight",
-					    NULL};
+	static const char *const pairs[] = {
+	    "model.q", "other.query",	 "base_model.model.k", "k2", "unused",
+	    "x",       "model.v.weight", "model.value.weight", NULL};
 	struct lora_adapter_options options = LORA_ADAPTER_OPTIONS_INIT;
 	struct lora_model *base =
-	    base_of("base.safetensors",
-		    NAMES("other.query.weight", "k2.weight", "model.value.weight", "model.o.weight"));
+	    base_of("base.safetensors", NAMES("other.query.weight", "k2.weight",
+					      "model.value.weight", "model.o.weight"));
 	struct lines lines = {.count = 0};
 	struct lora_observer observer = {&lines, keep_note, NULL};
 	struct lora_resolved resolved;
@@ -156,12 +159,14 @@ static void resolve__key_map(void **state)
 
 #define LOST                                                                                       \
 	"tensor 'base_model.model.model.layers.1.q_porj.lora_A.weight': no tensor "                \
-	"'model.layers.1.q_porj.weight' in the base; the closest is 'model.layers.1.q_proj.weight'"
+	"'model.layers.1.q_porj.weight' in the base; the closest is "                              \
+	"'model.layers.1.q_proj.weight'"
 
 static void resolve__unmatched_are_listed_with_the_closest(void **state)
 {
 	struct lora_model *base =
-	    base_of("base.safetensors", NAMES("model.layers.0.q_proj.weight", "model.layers.1.q_proj.weight"));
+	    base_of("base.safetensors",
+		    NAMES("model.layers.0.q_proj.weight", "model.layers.1.q_proj.weight"));
 	struct lines lines = {.count = 0};
 	struct lora_observer observer = {&lines, keep_note, NULL};
 	struct lora_resolved resolved;
@@ -186,7 +191,8 @@ static void resolve__unmatched_are_listed_with_the_closest(void **state)
 	lora_adapter_close(adapter);
 
 	/* many get a line each, before */
-	adapter_in("ad", NAMES("model.layers.0.q_proj", "model.layers.1.q_porj", "a", "b", "c", "d", "e"),
+	adapter_in("ad",
+		   NAMES("model.layers.0.q_proj", "model.layers.1.q_porj", "a", "b", "c", "d", "e"),
 		   CONFIG);
 	adapter = opened("ad", NULL);
 	lines.count = 0;
@@ -209,7 +215,8 @@ static void resolve__unmatched_are_listed_with_the_closest(void **state)
 	lora_model_close(base);
 }
 
-/* PiSSA beside a base: refused, unless somebody says so, or loractl.json binds it to exactly this one. */
+/* PiSSA beside a base: refused, unless somebody says so, or loractl.json binds it to exactly this
+ * one. */
 static void resolve__mutated_base(void **state)
 {
 	static const char pissa[] =
@@ -260,7 +267,8 @@ static void resolve__mutated_base(void **state)
 	lora_model_close(base);
 }
 
-/* A choice of names under which the adapter contradicts itself is no choice; as spelled it is the answer. */
+/* A choice of names under which the adapter contradicts itself is no choice; as spelled it is the
+ * answer. */
 static void resolve__contradictions(void **state)
 {
 	struct lora_model *base = base_of("base.safetensors", NAMES("q.weight"));
@@ -268,8 +276,9 @@ static void resolve__contradictions(void **state)
 	struct lora_adapter *adapter;
 
 	(void)state;
-	adapter_in("ad", NAMES("q"), "{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":6,"
-				     "\"target_parameters\":[\"q.weight\",\"q.q.weight\"]}");
+	adapter_in("ad", NAMES("q"),
+		   "{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":6,"
+		   "\"target_parameters\":[\"q.weight\",\"q.q.weight\"]}");
 	adapter = opened("ad", NULL);
 	assert_int_equal(lora__adapter_resolve(&resolved, adapter, base, NULL, &err), LORA_OK);
 	assert_int_equal(resolved.edit_count, 1);
