@@ -11,7 +11,9 @@
  * [2] the range lies inside the target, row_ids below its rows, no two equal;
  * [3] every adapter tensor is used exactly once (experts of one module share theirs) or listed as
  *     unmatched;
- * [4] a view reads only tensors among its edit's sources. */
+ * [4] a view reads only tensors among its edit's sources;
+ * [5] no two modules change the same place of the same target, as two spellings of one name would.
+ */
 #include "formats/dialect.h"
 
 #include "base/checked.h"
@@ -280,6 +282,46 @@ static enum lora_status count_unmatched(const struct lora_decode *decode, size_t
 	return LORA_OK;
 }
 
+/* "low-rank 0 0 model.q.weight": DoRA is a low-rank update, too. */
+static char *place_of(struct lora_arena *arena, const struct lora_edit *edit)
+{
+	enum lora_edit_kind kind =
+	    edit->kind == LORA_EDIT_DORA ? LORA_EDIT_ADD_LOWRANK : edit->kind;
+
+	return lora__arena_printf(arena, "%s %llu %llu %s", lora__edit_kind_name(kind),
+				  (unsigned long long)edit->row0, (unsigned long long)edit->col0,
+				  edit->target);
+}
+
+/* [5] */
+static enum lora_status check_places(const struct lora_decode *decode, struct lora_error *err)
+{
+	enum lora_status status = LORA_OK;
+	struct lora_arena arena = {0};
+	struct lora_map places = {0};
+
+	for (size_t i = 0; i < decode->edit_count && !status; i++) {
+		const struct lora_edit *edit = &decode->edits[i], *first;
+		char *place = place_of(&arena, edit);
+		bool present = false;
+
+		status =
+		    place ? lora__map_add(&places, place, strlen(place), (uint32_t)i, &present, err)
+			  : lora__fail_memory(err);
+		if (status || !present)
+			continue;
+		first = &decode->edits[lora__map_find(&places, place, strlen(place))];
+		status = lora__fail(err, LORA_INPUT,
+				    "modules '%s' and '%s' of the adapter both mean '%s': one of "
+				    "them is too many",
+				    lora__escape(first->module), lora__escape(edit->module),
+				    lora__escape(edit->target));
+	}
+	lora__map_fini(&places);
+	lora__arena_fini(&arena);
+	return status;
+}
+
 enum lora_status lora__decode_check(const struct lora_decode *decode, struct lora_error *err)
 {
 	size_t *used = calloc(decode->tensors->count + 1, sizeof(*used));
@@ -291,6 +333,8 @@ enum lora_status lora__decode_check(const struct lora_decode *decode, struct lor
 		status = count_uses(decode, used, err);
 	if (!status)
 		status = count_unmatched(decode, used, err);
+	if (!status)
+		status = check_places(decode, err);
 	free(used);
 	return status;
 }

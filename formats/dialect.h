@@ -29,6 +29,7 @@ struct lora_found {
 	uint32_t tensor;  /* in base->index, or LORA_NO_TENSOR */
 	bool tied_alias;  /* the name is the absent half of a tie; `tensor` the stored half */
 	const char *name; /* after renaming: what the target is called in the base */
+	bool respelled;	  /* a row of the table of families led there, not the name itself */
 };
 /* Looks a wanted tensor name up in the base, renamed, ties resolved (formats/families.h). */
 struct lora_found lora__base_find(const struct lora_base_view *base, struct lora_arena *arena,
@@ -82,7 +83,7 @@ enum lora_status lora__decode_note(struct lora_decode *decode, enum lora_note_le
 /* Proves what every dialect promises: sources and views name tensors that exist and stay inside
  * them; ranges lie inside the target; every tensor of the adapter is in the sources of exactly
  * one edit, or in unmatched (edits that share ALL their sources count as one: the experts of one
- * module). LORA_INPUT if not: our own mistake, never to be merged. */
+ * module); no two edits of one kind mean the same place. LORA_INPUT if not. */
 enum lora_status lora__decode_check(const struct lora_decode *decode, struct lora_error *err);
 
 struct lora_dialect {

@@ -253,15 +253,18 @@ struct lora_found lora__base_find(const struct lora_base_view *base, struct lora
 				  const char *name)
 {
 	const char *wanted = base->rename ? base->rename(base->rename_user, arena, name) : name;
-	struct lora_found found = {LORA_NO_TENSOR, false, wanted ? wanted : name};
-	const struct lora_tensor *tensor =
-	    lora__index_find(base->index, found.name, strlen(found.name));
+	struct lora_found found = {LORA_NO_TENSOR, false, wanted ? wanted : name, false};
+	const struct lora_tensor *tensor;
 
+	if (!wanted) /* no memory: not found, rather than found under another name */
+		return found;
+	tensor = lora__index_find(base->index, found.name, strlen(found.name));
 	if (!tensor) {
 		const char *other = lora__family_rename(base, arena, found.name);
 
 		if (other) {
 			found.name = other;
+			found.respelled = true;
 			tensor = lora__index_find(base->index, other, strlen(other));
 		}
 	}

@@ -55,9 +55,25 @@ struct lora_view lora__peft_turned(struct lora_view view)
 
 struct lora_found lora__peft_find(struct peft *peft, const char *name)
 {
+	struct lora_found found = {LORA_NO_TENSOR, false, name, false};
+
 	if (!peft->decode->base)
-		return (struct lora_found){LORA_NO_TENSOR, false, name};
-	return lora__base_find(peft->decode->base, peft->decode->arena, name);
+		return found;
+	found = lora__base_find(peft->decode->base, peft->decode->arena, name);
+	if (found.respelled)
+		lora__peft_respelled(peft, name, found.name);
+	return found;
+}
+
+void lora__peft_respelled(struct peft *peft, const char *adapter, const char *base)
+{
+	if (!peft->respelled)
+		lora__decode_note(
+		    peft->decode, LORA_NOTE_INFO, NULL,
+		    "another release of transformers spelled the names: '%s' is '%s' in "
+		    "the base, and so on",
+		    lora__escape(adapter), lora__escape(base));
+	peft->respelled = true;
 }
 
 const struct lora_tensor *lora__peft_base(const struct peft *peft, const struct lora_found *found)

@@ -105,6 +105,7 @@ struct peft {
 	struct lora_map whole_by_path;
 	struct peft_patterns *rank, *alpha;
 	struct peft_evidence evidence;
+	bool respelled; /* told that names were found through the table of families */
 };
 
 /* Sorts the adapter's tensors into modules and wholes. LORA_INPUT for duplicates, missing halves,
@@ -208,6 +209,8 @@ struct lora_view lora__peft_view(uint32_t tensor, uint64_t rows, uint64_t cols);
 struct lora_view lora__peft_turned(struct lora_view view); /* its transpose */
 /* What stands in the base under that name; without a base {LORA_NO_TENSOR, false, name}. */
 struct lora_found lora__peft_find(struct peft *peft, const char *name);
+/* A note, once, that the table of families led from one spelling to the other. */
+void lora__peft_respelled(struct peft *peft, const char *adapter, const char *base);
 /* base tensor, or NULL. */
 const struct lora_tensor *lora__peft_base(const struct peft *peft, const struct lora_found *found);
 /* Does `path` equal `end`, or end in '.' and `end`? */

@@ -413,7 +413,12 @@ static enum lora_status fused(struct peft *peft, struct experts *experts, const 
 	status = choose_layout(peft, experts, &fits, err);
 	if (status)
 		return status;
-	return fits ? emit_fused(peft, experts, err) : misfit(peft, experts, full, full, err);
+	if (!fits)
+		return misfit(peft, experts, full, full, err);
+	lora__peft_respelled(
+	    peft, full,
+	    expert_name(peft, experts->module, experts->fusion, 0, experts->fusion->parts[0]));
+	return emit_fused(peft, experts, err);
 }
 
 static enum lora_status stacked(struct peft *peft, struct experts *experts,

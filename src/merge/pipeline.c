@@ -27,6 +27,7 @@
 #include "merge/tile.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -235,6 +236,25 @@ static enum lora_status computed(struct pipeline *p, unsigned worker, struct blo
 	return status ? status : lora__block_compute(&work, &p->scratch[worker], err);
 }
 
+/* Starts writing back what a block completes, a window at a time: the disk works while the
+ * processors do, and the sync at the end finds little left. A hint: its failure is the sync's to
+ * report. */
+#define WINDOW (8ull << 20) /* bytes */
+
+static void write_behind(const struct lora_outfile *file, const struct block *block)
+{
+#ifdef SYNC_FILE_RANGE_WRITE
+	uint64_t begin = block->item->begin + block->offset, end = begin + block->size;
+
+	if (file->fd >= 0 && begin / WINDOW != end / WINDOW)
+		sync_file_range(file->fd, (off_t)((end / WINDOW - 1) * WINDOW), (off_t)WINDOW,
+				SYNC_FILE_RANGE_WRITE);
+#else
+	(void)file;
+	(void)block;
+#endif
+}
+
 static enum lora_status make_block(struct pipeline *p, unsigned worker,
 				   const struct lora_outfile *file, struct block *block,
 				   struct lora_error *err)
@@ -320,6 +340,8 @@ static enum lora_status move_block(struct pipeline *p, unsigned worker, struct s
 
 	pthread_mutex_unlock(&p->lock);
 	status = make_block(p, worker, stream->file, block, err);
+	if (!status)
+		write_behind(stream->file, block);
 	if (!status)
 		status = lora__watch_add(&p->watch, block->size, err);
 	pthread_mutex_lock(&p->lock);

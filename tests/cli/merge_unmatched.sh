@@ -112,10 +112,8 @@ good
 
 cp -r llama-adapter dora
 edit set_json dora/adapter_config.json use_dora=true
-for file in dora/adapter_model.safetensors; do
-	edit keep $file 'layers\.1\.self_attn\.q_proj'
-	edit add $file base_model.model.model.layers.1.self_attn.q_proj.lora_magnitude_vector F32 108 random
-done
+edit keep dora/adapter_model.safetensors 'layers\.1\.self_attn\.q_proj'
+edit add dora/adapter_model.safetensors base_model.model.model.layers.1.self_attn.q_proj.lora_magnitude_vector F32 108 random
 done_well "$LORACTL" merge llama dora -o out2
 refused 3 'q_proj|[Dd]o[Rr][Aa]' "$LORACTL" merge llama dora:0.5 -o out3
 refused 3 'q_proj|[Dd]o[Rr][Aa]' "$LORACTL" merge llama dora llama-adapter -o out3

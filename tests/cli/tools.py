@@ -756,6 +756,53 @@ def spectrum(report, adapter, module):
     judge.end()
 
 
+# --- what the README shows
+
+def transcript(readme, folder):
+    """Every command `$ ...` of the blocks that are indented by four spaces, and what stands below it, into
+    FOLDER/N.command and FOLDER/N.shown. Prints how many. A line that ends with a backslash goes on."""
+    with open(readme) as file:
+        lines = file.read().splitlines()
+    commands, open_block = [], False
+    for line in lines:
+        text = line[4:]
+        if line.startswith("    $ "):
+            commands.append([text[2:], []])
+            open_block = True
+        elif not line.startswith("    ") and line.strip():
+            open_block = False
+        elif open_block and commands[-1][0].endswith("\\"):
+            commands[-1][0] = commands[-1][0][:-1] + text.lstrip("> ").lstrip()
+        elif open_block:
+            commands[-1][1].append(text)
+    for number, (command, shown) in enumerate(commands, 1):
+        while shown and not shown[-1].strip():
+            shown.pop()
+        for name, text in ("command", command), ("shown", "\n".join(shown)):
+            with open(os.path.join(folder, "%d.%s" % (number, name)), "w") as file:
+                file.write(text + "\n" if text else "")
+    print(len(commands))
+
+
+def as_shown(shown, printed):
+    """Is PRINTED what SHOWN says? A line `...` stands for any lines. Masked on both sides: durations and rates,
+    the only things that differ from run to run; and blanks at the end of a line, which a README cannot show."""
+    def masked(text):
+        text = re.sub(r"\b\d+(\.\d+)?( ?)([mu]?s|min|h)\b", r"TIME\2\3", text)
+        return re.sub(r"\b\d+(\.\d+)?( ?[KMGT]?i?B/s)", r"RATE\2", text)
+
+    with open(shown) as file:
+        want = [masked(line.rstrip()) for line in file]
+    with open(printed) as file:
+        have = [masked(line.rstrip()) for line in file]
+    while have and not have[-1]:
+        have.pop()
+    pattern = "".join("(.*\n)*" if line.strip() in ("...", "\u2026") else re.escape(line) + "\n" for line in want)
+    if not re.fullmatch(pattern, "".join(line + "\n" for line in have)):
+        print("the README shows:", *want, "and printed is:", *have, sep="\n")
+        sys.exit(1)
+
+
 # --- processes
 
 def interrupt(name, wait, command, *arguments):

@@ -224,6 +224,7 @@ static void adapter__shards_and_root(void **state)
 	made_tensor(&f, "base_model.model.q.lora_A.weight", "F32", "4,10", 40, 1);
 	made_write(&f, made_path(dir, "adapter_model.safetensors")); /* wins over the index */
 	adapter = opened(dir);
+	assert_int_equal(adapter->file_count, 1);
 	assert_int_equal(lora_adapter_root(adapter, &root, &err), LORA_OK);
 	lora__sha256_hex(&root, hex);
 	assert_string_equal(hex, ROOT);

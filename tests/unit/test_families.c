@@ -148,6 +148,21 @@ static void families__renamings(void **state)
 	}
 }
 
+/* Both spellings of a vision tower stand in the base: which is meant? */
+static void families__two_ways_are_none(void **state)
+{
+	struct lora_base_view view = {.model_type = "llava"};
+	struct peft_case c = {0};
+
+	(void)state;
+	base_has(&c, "vision_tower.fc1.weight", "F32", 1, 1);
+	base_has(&c, "vision_tower.vision_model.fc1.weight", "F32", 1, 1);
+	case_finish(&c.base, c.list[1]);
+	view.index = &c.base;
+	assert_null(lora__family_rename(&view, &c.arena, "model.vision_tower.fc1.weight"));
+	done(&c);
+}
+
 static const char *prefixed(void *user, struct lora_arena *arena, const char *name)
 {
 	return lora__arena_printf(arena, "%s%s", (const char *)user, name);
@@ -197,7 +212,16 @@ static void families__renamed_modules_get_edits(void **state)
 	assert_int_equal(c.decode.edit_count, 1);
 	assert_string_equal(c.decode.edits[0].target,
 			    "vit.encoder.layer.0.attention.attention.query.weight");
+	assert_int_equal(c.decode.note_count, 1);
+	assert_true(has_note(&c, LORA_NOTE_INFO,
+			     "'vit.layers.0.attention.q_proj.weight' is "
+			     "'vit.encoder.layer.0.attention.attention.query.weight' in the base"));
 	done(&c);
+	/* both spellings in one adapter would update one weight twice */
+	linear_has(&c, "vit.layers.0.attention.q_proj", 4, 10, 10);
+	linear_has(&c, "vit.encoder.layer.0.attention.attention.query", 4, 10, 10);
+	base_has(&c, "vit.encoder.layer.0.attention.attention.query.weight", "F32", 2, 10, 10);
+	refused(&c, "vit", LORA_CONFIG, "of the adapter both mean");
 }
 
 int main(void)
@@ -208,6 +232,7 @@ int main(void)
 	    cmocka_unit_test(families__tied_names),
 	    cmocka_unit_test(families__experts),
 	    cmocka_unit_test(families__renamings),
+	    cmocka_unit_test(families__two_ways_are_none),
 	    cmocka_unit_test(families__base_find),
 	    cmocka_unit_test(families__renamed_modules_get_edits),
 	};

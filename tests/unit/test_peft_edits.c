@@ -261,6 +261,14 @@ static void edits__grouped_convolution_is_refused(void **state)
 	adapter_has(&c, PREFIX "c.lora_B.weight", "F32", 4, 32, 2, 1, 1);
 	base_has(&c, "c.weight", "F32", 4, 32, 8, 3, 3);
 	refused(&c, NULL, LORA_CONFIG, "module 'c' is a convolution with 2 groups");
+	/* B's rank alone shows it, without a base */
+	c.no_base = true;
+	adapter_has(&c, PREFIX "c.lora_A.weight", "F32", 4, 4, 16, 3, 3);
+	adapter_has(&c, PREFIX "c.lora_B.weight", "F32", 4, 32, 2, 1, 1);
+	refused(&c, NULL, LORA_CONFIG, "module 'c' is a convolution with 2 groups");
+	adapter_has(&c, PREFIX "c.lora_A.weight", "F32", 4, 4, 16, 3, 3);
+	adapter_has(&c, PREFIX "c.lora_B.weight", "F32", 4, 32, 3, 1, 1);
+	refused(&c, NULL, LORA_CONFIG, "do not fit each other");
 	/* A's channels alone show it, too */
 	adapter_has(&c, PREFIX "c.lora_A.weight", "F32", 4, 4, 16, 3, 3);
 	adapter_has(&c, PREFIX "c.lora_B.weight", "F32", 4, 32, 4, 1, 1);

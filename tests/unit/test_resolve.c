@@ -127,8 +127,9 @@ static void resolve__leading_components(void **state)
 static void resolve__key_map(void **state)
 {
 	static const char *const pairs[] = {
-	    "model.q", "other.query",	 "base_model.model.k", "k2", "unused",
-	    "x",       "model.v.weight", "model.value.weight", NULL};
+	    "model.q", "other.query",	 "base_model.model.k", "k2",	"unused",
+	    "x",       "model.v.weight", "model.value.weight", "model", "shorter",
+	    NULL};
 	struct lora_adapter_options options = LORA_ADAPTER_OPTIONS_INIT;
 	struct lora_model *base =
 	    base_of("base.safetensors", NAMES("other.query.weight", "k2.weight",

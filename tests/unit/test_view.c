@@ -152,6 +152,11 @@ static void view__names_what_is_not_finite(void **state)
 	assert_int_equal(
 	    lora__view_read(broken, &(struct lora_view){0, 1, 2, 2, 4, 2}, 0, 2, out, &err),
 	    LORA_OK);
+	/* ... but the wanted one, the last of 2, 4, 6, 8, it does */
+	assert_int_equal(lora__view_read_any(broken, &(struct lora_view){0, 2, 2, 2, 4, 2}, 0, 2,
+					     out, &bad, &err),
+			 LORA_OK);
+	assert_int_equal(bad, 8);
 	assert_int_equal(lora__view_read_any(broken, &(struct lora_view){0, 0, 5, 2, 1, 5}, 0, 5,
 					     out, &bad, &err),
 			 LORA_OK);
