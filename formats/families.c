@@ -218,6 +218,7 @@ static const char *const llava_types[] = {
     "llava",	"llava_next", "llava_next_video", "llava_onevision", "paligemma", "gemma3",
     "mistral3", "internvl",   "vipllava",	  "aya_vision",	     "got_ocr2",  "mllama",
     "aria",	NULL};
+static const char *const dinov2_types[] = {"dinov2", "dinov2_with_registers", NULL};
 static const char *const qwen_vl_types[] = {"qwen2_vl", "qwen2_5_vl", NULL};
 
 struct renaming {
@@ -234,6 +235,11 @@ static const struct renaming renamings[] = {
     {vit_types, "layers.#.mlp.fc2", "encoder.layer.#.output.dense"},
     {vit_types, "layers.#.layernorm_before", "encoder.layer.#.layernorm_before"},
     {vit_types, "layers.#.layernorm_after", "encoder.layer.#.layernorm_after"},
+    {dinov2_types, "layer.#.attention.q_proj", "layer.#.attention.attention.query"},
+    {dinov2_types, "layer.#.attention.k_proj", "layer.#.attention.attention.key"},
+    {dinov2_types, "layer.#.attention.v_proj", "layer.#.attention.attention.value"},
+    {dinov2_types, "layer.#.attention.o_proj", "layer.#.attention.output.dense"},
+    {dinov2_types, "layer.#.mlp.down_proj", "layer.#.mlp.weights_out"},
     {mixtral_types, "mlp.gate", "block_sparse_moe.gate"},
     {mixtral_types, "mlp.router", "block_sparse_moe.gate"},
     {granite_moe_types, "block_sparse_moe.experts.gate_up_proj",
@@ -315,7 +321,7 @@ const char *lora__family_rename(const struct lora_base_view *base, struct lora_a
 				  : replaced(arena, name, row->one, row->other);
 		if (!candidate || !lora__index_find(base->index, candidate, strlen(candidate)))
 			continue;
-		if (found && strcmp(found, candidate))
+		if (found && strcmp(found, candidate) != 0)
 			return NULL;
 		found = candidate;
 	}

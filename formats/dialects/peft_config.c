@@ -339,13 +339,17 @@ static enum lora_status read_layers(struct peft_config *config, const struct lor
 static void read_version(struct peft_config *config, const struct lora_decode *decode)
 {
 	const char *text = lora__json_string(get(decode, "peft_version"));
-	int end = 0;
 
-	if (!text || sscanf(text, "%4u.%4u.%4u%n", &config->version[0], &config->version[1],
-			    &config->version[2], &end) != 3)
-		return;
-	config->has_version = true;
-	config->dev = text[end] != 0;
+	for (int i = 0; text && i < 3; i++) {
+		size_t digits = strspn(text, "0123456789");
+
+		if (digits == 0 || digits > 4 || (i < 2 && text[digits] != '.'))
+			return;
+		config->version[i] = (unsigned)strtoul(text, NULL, 10);
+		text += digits + (i < 2);
+	}
+	config->has_version = text != NULL;
+	config->dev = text && *text;
 }
 
 static enum lora_status read_words(struct lora_decode *decode, struct lora_error *err)

@@ -351,8 +351,8 @@ static enum lora_status measure_fused(struct peft *peft, struct experts *experts
 			    "the factors are for %llu experts, but the base has %s '%s'",
 			    (unsigned long long)experts->count, w ? "also" : "no",
 			    lora__escape(name));
-		else if (w &&
-			 (w->ndim != 2 || memcmp(w->shape, first->shape, 2 * sizeof(*w->shape))))
+		else if (w && (w->ndim != 2 ||
+			       memcmp(w->shape, first->shape, 2 * sizeof(*w->shape)) != 0))
 			*why = lora__arena_printf(peft->decode->arena,
 						  "'%s' %s has another shape than its siblings",
 						  lora__escape(name), lora__peft_shape(w));

@@ -118,19 +118,33 @@ static enum lora_status decide_square(const struct peft *peft, const struct peft
 	return LORA_OK;
 }
 
+/* The module of a base tensor by its own name: a key map or a renaming may call it otherwise in the
+ * adapter, but how the base stores it does not depend on that. NULL without memory. */
+static const char *module_of(const struct peft *peft, const struct lora_tensor *w)
+{
+	size_t length = strlen(w->name), end = sizeof(".weight") - 1;
+
+	if (length > end && !strcmp(w->name + length - end, ".weight"))
+		length -= end;
+	return lora__arena_copy(peft->decode->arena, w->name, length);
+}
+
 enum lora_status lora__peft_orient(const struct peft *peft, const struct peft_module *module,
 				   const struct lora_tensor *w, enum peft_orientation *out,
 				   struct lora_error *err)
 {
 	const struct lora_base_view *base = peft->decode->base;
 	uint64_t size_out = 0, size_in = 0;
+	const char *stored = module_of(peft, w);
 	unsigned bits;
 
 	*out = PEFT_NO_FIT;
+	if (!stored)
+		return lora__fail_memory(err);
 	if (!sizes_of(peft, module, &size_out, &size_in))
 		return LORA_OK;
 	bits = fits(w, size_out, size_in);
-	switch (lora__family_conv1d(base->model_type, module->path)) {
+	switch (lora__family_conv1d(base->model_type, stored)) {
 	case LORA_ANSWER_YES:
 		bits &= 1u << PEFT_TRANSPOSED;
 		break;

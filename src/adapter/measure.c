@@ -59,7 +59,7 @@ static enum lora_status read_factor(const struct job *job, const struct lora_vie
 	if (lora__mul_overflows(view->rows, view->cols, &elements) ||
 	    elements > SIZE_MAX / sizeof(float) / 2)
 		return lora__fail_memory(err);
-	*out = malloc((size_t)elements * sizeof(float));
+	*out = malloc((size_t)elements * sizeof(float) + 1);
 	if (!*out)
 		return lora__fail_memory(err);
 	status = lora__view_read_any(job->adapter, view, 0, view->rows, *out, &bad, err);
@@ -115,7 +115,7 @@ static enum lora_status measure_dense(const struct job *job, const struct lora_e
 	}
 	if (view->rows < step)
 		step = view->rows;
-	block = malloc((size_t)(step * view->cols) * sizeof(float));
+	block = malloc((size_t)(step * view->cols) * sizeof(float) + 1);
 	if (!block)
 		return lora__fail_memory(err);
 	for (uint64_t row = 0; row < view->rows && !status; row += step) {

@@ -292,18 +292,15 @@ bool lora__json_bool(const struct lora_json *json, bool *value)
 bool lora__json_is_empty(const struct lora_json *json)
 {
 	switch (lora__json_type(json)) {
-	case LORA_JSON_NUMBER: {
-		/* Zero if no digit but 0 stands before the exponent: 1e-999 is not 0. */
-		const char *text = lora__json_number(json);
-
-		return strchr("eE", text[strspn(text, "-0.")]) != NULL;
-	}
 	case LORA_JSON_STRING:
 		return lora__json_string(json)[0] == '\0';
 	case LORA_JSON_ARRAY:
 	case LORA_JSON_OBJECT:
 		return lora__json_first(json) == NULL;
+	case LORA_JSON_NUMBER:
+	case LORA_JSON_TRUE:
+		return false;
 	default:
-		return lora__json_type(json) != LORA_JSON_TRUE;
+		return true;
 	}
 }

@@ -56,7 +56,7 @@ bool lora__json_double(const struct lora_json *json, double *value); /* correctl
 const char *lora__json_number(const struct lora_json *json);
 /* JSON's true and false; false for anything else and *value untouched. */
 bool lora__json_bool(const struct lora_json *json, bool *value);
-/* null, false, "", [], {} or 0: a value that asks for nothing. */
+/* null, false, "", [] or {}: a value that asks for nothing. (0 is a value.) */
 bool lora__json_is_empty(const struct lora_json *json);
 
 /* Canonical text (keys sorted by bytes, no white space, numbers as written): for digests. malloc'd.

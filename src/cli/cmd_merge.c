@@ -195,6 +195,10 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 	if (args->no_receipt && ctx->json)
 		return ui_failf(ctx->ui, LORA_USAGE,
 				"--json prints the receipt: drop --no-receipt");
+	if ((ctx->json || !ctx->ui->quiet) && !ui_writable(ctx->ui))
+		return ui_failf(
+		    ctx->ui, LORA_SYSTEM,
+		    "cannot write the result: standard output is closed: open it, or use --quiet");
 	if (args->key_map)
 		status = key_map_read(&map, args->key_map, &err);
 	options.allow_unknown = args->allow_unknown;

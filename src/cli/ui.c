@@ -13,6 +13,7 @@
  * Tested by tests/unit/test_ui.c, tests/cli/frame_streams.sh
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -57,6 +58,13 @@ void ui_set_color(struct ui *ui, enum ui_color color)
 	    color == UI_COLOR_ALWAYS || (color == UI_COLOR_AUTO && wanted && ui->out_tty);
 	ui->err_color =
 	    color == UI_COLOR_ALWAYS || (color == UI_COLOR_AUTO && wanted && ui->err_tty);
+}
+
+bool ui_writable(const struct ui *ui)
+{
+	int flags = fcntl(fileno(ui->out), F_GETFL);
+
+	return flags != -1 && (flags & O_ACCMODE) != O_RDONLY;
 }
 
 FILE *ui_out(struct ui *ui)

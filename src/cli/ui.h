@@ -58,6 +58,9 @@ void ui_set_color(struct ui *ui, enum ui_color color);
 /* Where a result is written. Erases the bar first. */
 FILE *ui_out(struct ui *ui);
 
+/* Can anything be written there at all? Not when the descriptor was closed at the start. */
+bool ui_writable(const struct ui *ui);
+
 /* Prints the error line and returns its status, for `return ui_fail(ctx->ui, &err)`. */
 enum lora_status ui_fail(struct ui *ui, const struct lora_error *err);
 enum lora_status ui_failf(struct ui *ui, enum lora_status status, const char *format, ...)

@@ -10,7 +10,8 @@
  * SIGHUP stays ignored where it was (nohup). SIGINT is taken even then: a shell script starts its
  * background jobs with SIGINT ignored, and whoever sends one to us by hand means it.
  *
- * SIGPIPE is ignored: a write then fails with EPIPE, and ui_finish() decides what that means.
+ * SIGPIPE is ignored: a write then fails with EPIPE, and ui_finish() decides what that means. So is
+ * SIGXFSZ: a file that grows past the limit is then an error like a full disk, and is removed.
  *
  * Tested by tests/unit/test_ui.c
  */
@@ -25,7 +26,7 @@
 
 static atomic_bool interrupted;
 static sigset_t mask_before;
-static struct sigaction pipe_before;
+static struct sigaction pipe_before, size_before;
 
 bool ui_interrupted(void)
 {
@@ -59,6 +60,7 @@ void ui_signals_start(void)
 	pthread_t thread;
 
 	sigaction(SIGPIPE, &ignore, &pipe_before);
+	sigaction(SIGXFSZ, &ignore, &size_before);
 	sigemptyset(&wanted);
 	sigaddset(&wanted, SIGINT);
 	sigaddset(&wanted, SIGTERM);
@@ -74,5 +76,6 @@ void ui_signals_start(void)
 void ui_signals_restore(void)
 {
 	sigaction(SIGPIPE, &pipe_before, NULL);
+	sigaction(SIGXFSZ, &size_before, NULL);
 	pthread_sigmask(SIG_SETMASK, &mask_before, NULL);
 }

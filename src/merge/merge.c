@@ -22,10 +22,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #define RECEIPT_NAME   "loractl-receipt.json"
 #define RECEIPT_SUFFIX ".receipt.json"
+#define RECEIPT_LIMIT  (64u << 20) /* bytes: 300 a tensor, of 200,000 tensors */
 
 struct lora_merge_result {
 	struct lora_arena arena;
@@ -89,28 +91,57 @@ static char *receipt_path(const char *output, bool directory)
 	return path;
 }
 
-/* An output that exists is replaced only with --force, and only if our receipt is with it. */
+/* Is the file a receipt of ours? What cannot be read as one is none. */
+static bool is_receipt(const char *path)
+{
+	static const char schema[] = "loractl.receipt/";
+	struct lora_json *json = NULL;
+	const char *found;
+	char *text = NULL;
+	size_t size = 0;
+	bool ours;
+
+	if (lora__file_slurp(path, RECEIPT_LIMIT, &text, &size, NULL) == LORA_OK)
+		(void)lora__json_parse(&json, text, size, NULL);
+	found = lora__json_string(lora__json_get(json, "schema"));
+	ours = found && strncmp(found, schema, sizeof(schema) - 1) == 0;
+	lora__json_free(json);
+	free(text);
+	return ours;
+}
+
+/* An output that exists is replaced only with --force, and only if our receipt is with it. A
+ * receipt without an output, and a symbolic link that leads nowhere, are somebody else's. */
 static enum lora_status check_existing(const char *output, bool directory, bool force,
 				       struct lora_error *err)
 {
-	enum lora_path_kind kind = LORA_PATH_ABSENT, receipt = LORA_PATH_ABSENT;
+	enum lora_path_kind kind = LORA_PATH_ABSENT, beside = LORA_PATH_ABSENT;
 	char *path = receipt_path(output, directory);
+	struct stat link;
 	enum lora_status status =
 	    path ? lora__path_kind(output, &kind, err) : lora__fail_memory(err);
 
-	if (!status && kind != LORA_PATH_ABSENT && !force)
+	if (!status)
+		status = lora__path_kind(path, &beside, err);
+	if (status)
+		goto out;
+	if (kind == LORA_PATH_ABSENT && lstat(output, &link) != 0) {
+		if (beside != LORA_PATH_ABSENT)
+			status = lora__fail(err, LORA_USAGE,
+					    "'%s' exists without '%s': remove it yourself",
+					    lora__escape(path), lora__escape(output));
+	} else if (!force) {
 		status =
 		    lora__fail(err, LORA_USAGE, "output '%s' exists: remove it, or use --force",
 			       lora__escape(output));
-	if (!status && kind != LORA_PATH_ABSENT) {
-		status = lora__path_kind(path, &receipt, err);
-		if (!status &&
-		    (receipt != LORA_PATH_FILE || (kind == LORA_PATH_DIRECTORY) != directory))
-			status = lora__fail(err, LORA_USAGE,
-					    "output '%s' exists and is no model that loractl "
-					    "wrote: remove it yourself",
-					    lora__escape(output));
+	} else if (kind != (directory ? LORA_PATH_DIRECTORY : LORA_PATH_FILE) ||
+		   beside != LORA_PATH_FILE || !is_receipt(path)) {
+		status = lora__fail(err, LORA_USAGE,
+				    "output '%s' exists and is no model that loractl wrote: remove "
+				    "it yourself",
+				    lora__escape(output));
 	}
+out:
 	free(path);
 	return status;
 }

@@ -345,9 +345,7 @@ enum lora_status lora__tokenizer_note(const struct lora_plan *plan, struct lora_
 {
 	enum lora_status status = LORA_OK;
 
-	for (size_t a = 0;
-	     a < plan->input_count && plan->base->directory && !plan->options->adapter_tokenizer;
-	     a++)
+	for (size_t a = 0; a < plan->input_count && plan->base->directory; a++)
 		for (const char *const *name = tokenizer_files; *name && !status; name++) {
 			char *theirs = lora__path_join(plan->inputs[a].adapter->path, *name),
 			     *ours = lora__path_join(plan->base->path, *name);
@@ -362,9 +360,12 @@ enum lora_status lora__tokenizer_note(const struct lora_plan *plan, struct lora_
 				status = differs(theirs, ours, &different, err);
 			if (!status && x == LORA_PATH_FILE && (y != LORA_PATH_FILE || different))
 				lora__note(plan->observer, LORA_NOTE_WARNING,
-					   "'%s' of adapter '%s' differs from the base's, which is "
-					   "kept (--tokenizer adapter takes it)",
-					   *name, lora__escape(plan->inputs[a].adapter->name));
+					   "'%s' of adapter '%s' differs from the base's: the %s "
+					   "tokenizer "
+					   "is taken (--tokenizer)",
+					   *name, lora__escape(plan->inputs[a].adapter->name),
+					   plan->options->adapter_tokenizer ? "adapter's"
+									    : "base's");
 			free(theirs);
 			free(ours);
 		}

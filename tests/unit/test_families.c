@@ -111,6 +111,8 @@ static void families__renamings(void **state)
 	    {"vit", "vit.encoder.layer.0.output.dense.weight", "vit.layers.0.mlp.fc2.weight"},
 	    {"vit", "vit.layers.3.attention.q_proj.weight",
 	     "vit.encoder.layer.3.attention.attention.query.weight"}, /* the other way */
+	    {"dinov2", "encoder.layer.2.attention.attention.key.weight",
+	     "encoder.layer.2.attention.k_proj.weight"},
 	    {"mixtral", "model.layers.0.block_sparse_moe.gate.weight",
 	     "model.layers.0.mlp.gate.weight"},
 	    {"granitemoe", "model.layers.0.block_sparse_moe.input_linear.weight",

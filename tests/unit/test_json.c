@@ -132,10 +132,9 @@ static void json__double_and_bool(void **state)
 
 static void json__is_empty(void **state)
 {
-	static const char *const empty[] = {"null", "false", "\"\"", "[]",  "{}",
-					    "0",    "-0",    "0.00", "0e7", "-0.0E+1"};
+	static const char *const empty[] = {"null", "false", "\"\"", "[]", "{}"};
 	static const char *const full[] = {"true", "\" \"", "[0]", "{\"\":0}",
-					   "1",	   "0.001", "-1",  "1e-999"};
+					   "0",	   "-0.0",  "-1",  "1e-999"};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof empty / sizeof *empty; i++) {
