@@ -11,6 +11,7 @@
  * 1. A line says one pair or nothing: one name, or three, is an error, not a guess.
  * 2. An adapter name has one meaning: a second line for it is an error.
  * 3. A file without any pair is an error: it was meant to say something.
+ * 4. At most LIMIT bytes are read, whatever stands there.
  *
  * Tested by tests/unit/test_key_map.c
  */
@@ -23,6 +24,7 @@
 #include "opt.h"
 
 #define SPACE " \t\r\n"
+#define LIMIT (16u << 20) /* bytes: 100,000 pairs of long names */
 
 void key_map_free(struct key_map *map)
 {
@@ -108,31 +110,57 @@ static enum lora_status check_unique(const struct key_map *map, const char *path
 	return status;
 }
 
-enum lora_status key_map_read(struct key_map *map, const char *path, struct lora_error *err)
+/* The whole file, a pipe too, into *text (malloc'd), with a newline behind it. (4) */
+static enum lora_status slurp(const char *path, char **text, size_t *size, struct lora_error *err)
 {
-	enum lora_status status = LORA_OK;
 	FILE *file = fopen(path, "r");
-	char *line = NULL;
-	size_t room = 0;
-	ssize_t length;
+	enum lora_status status = LORA_OK;
 
-	*map = (struct key_map){NULL, 0, NULL};
+	*size = 0;
+	*text = NULL;
 	if (!file)
 		return opt_fail(err, errno == ENOENT || errno == ENOTDIR ? LORA_INPUT : LORA_SYSTEM,
 				"cannot open the key map '%s': %s", path, strerror(errno));
-	errno = 0;
-	for (size_t number = 1; !status && (length = getline(&line, &room, file)) >= 0; number++)
-		status = parse_line(map, line, (size_t)length, path, number, err);
-	if (!status && !feof(file))
+	*text = malloc(LIMIT + 2);
+	if (!*text)
+		status = opt_fail(err, LORA_SYSTEM, "out of memory: reading the key map");
+	else
+		*size = fread(*text, 1, LIMIT + 1, file);
+	if (!status && ferror(file))
 		status = opt_fail(err, LORA_SYSTEM, "cannot read the key map '%s': %s", path,
 				  strerror(errno));
-	else if (!status && map->count == 0)
+	else if (!status && *size > LIMIT)
+		status = opt_fail(err, LORA_INPUT,
+				  "the key map '%s' has more than %u MiB: is it another file?",
+				  path, LIMIT >> 20);
+	if (!status)
+		(*text)[(*size)++] = '\n';
+	fclose(file);
+	return status;
+}
+
+enum lora_status key_map_read(struct key_map *map, const char *path, struct lora_error *err)
+{
+	char *text, *line = NULL;
+	size_t size, room = 0;
+	enum lora_status status = slurp(path, &text, &size, err);
+	FILE *lines = status ? NULL : fmemopen(text, size, "r");
+	ssize_t length;
+
+	*map = (struct key_map){NULL, 0, NULL};
+	if (!status && !lines)
+		status = opt_fail(err, LORA_SYSTEM, "out of memory: reading the key map");
+	for (size_t number = 1; !status && (length = getline(&line, &room, lines)) >= 0; number++)
+		status = parse_line(map, line, (size_t)length, path, number, err);
+	if (!status && map->count == 0)
 		status = opt_fail(err, LORA_INPUT,
 				  "no pair of names in the key map '%s': write one a line",
 				  path); /* (3) */
 	if (!status)
 		status = check_unique(map, path, err);
+	if (lines)
+		fclose(lines);
 	free(line);
-	fclose(file);
+	free(text);
 	return status;
 }

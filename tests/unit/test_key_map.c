@@ -113,6 +113,17 @@ static void key_map__missing_is_input_unreadable_is_system(void **state)
 	key_map_free(&map);
 }
 
+static void key_map__reads_a_bounded_amount(void **state)
+{
+	struct lora_error err = LORA_ERROR_INIT;
+	struct key_map map;
+
+	(void)state;
+	assert_int_equal(key_map_read(&map, "/dev/zero", &err), LORA_INPUT);
+	assert_non_null(strstr(err.message, "16 MiB"));
+	key_map_free(&map);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -120,6 +131,7 @@ int main(void)
 	    cmocka_unit_test(key_map__refuses),
 	    cmocka_unit_test(key_map__two_names_may_mean_one_tensor_twice),
 	    cmocka_unit_test(key_map__missing_is_input_unreadable_is_system),
+	    cmocka_unit_test(key_map__reads_a_bounded_amount),
 	};
 
 	return cmocka_run_group_tests(tests, make_file, remove_file);
