@@ -7,7 +7,7 @@
  * [1] a key that we know and use is checked for its type;
  * [2] a key that only tells how the adapter was trained is passed over;
  * [3] a key that changes the arithmetic in a way that no merged weight can express, or that we do
- *     not do, is refused by name when its value asks for it (not null, false, empty or 0);
+ *     not do, is refused by name when its value asks for it (not null, false or empty);
  * [4] a key that is not in the table is refused likewise: a new option that changes the meaning
  *     must not be ignored. allow_unknown turns this, and only this, into a warning.
  *

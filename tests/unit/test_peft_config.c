@@ -60,6 +60,7 @@ static void config__refuses(void **state)
 	    {ONE("\"merge_weights\":true"), "'merge_weights' is set"},
 	    {ONE("\"use_rslroa\":true"), "'use_rslroa' is unknown; did you mean 'use_rslora'?"},
 	    {ONE("\"quantum_entanglement\":7"), "'quantum_entanglement' is unknown and may change"},
+	    {ONE("\"quantum_offset\":0"), "'quantum_offset' is unknown and may change"},
 	    {ONE("\"init_lora_weights\":\"magic\""), "init_lora_weights 'magic' is unknown"},
 	    {ONE("\"init_lora_weights\":3"), "'init_lora_weights' is not"},
 	    {ONE("\"init_lora_weights\":\"pissa\""), "'pissa' changed the base"},
@@ -85,7 +86,7 @@ static void config__passes_over(void **state)
 	static const char *const configs[] = {
 	    ONE("\"layer_replication\":null"),
 	    ONE("\"enable_lora\":null,\"merge_weights\":false"),
-	    ONE("\"future_option\":null,\"other\":{},\"third\":[],\"fourth\":\"\",\"fifth\":0"),
+	    ONE("\"future_option\":null,\"other\":{},\"third\":[],\"fourth\":\"\""),
 	    ONE("\"rank_pattern\":null,\"alpha_pattern\":{},\"modules_to_save\":null"),
 	    ONE("\"loftq_config\":{\"loftq_bits\":4},\"eva_config\":{\"rho\":2.0}"),
 	    ONE("\"task_type\":\"CAUSAL_LM\",\"auto_mapping\":{\"a\":1},\"revision\":\"main\""),
