@@ -192,6 +192,26 @@ static enum lora_status run_line(struct run *run)
 	return command_line(run);
 }
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define LEAKS_ARE_COUNTED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define LEAKS_ARE_COUNTED 1
+#endif
+
+/* The end of the process. Everything is written and freed; what would still run belongs to
+ * libraries, and OpenBLAS's part of it allocates: where memory is limited it tries for ever, after
+ * a merge that stands. */
+static int leave(int status)
+{
+#if !defined(LEAKS_ARE_COUNTED)
+	_exit(status);
+#endif
+	return status;
+}
+
 int main(int argc, char **argv)
 {
 	struct run run = {.err = LORA_ERROR_INIT};
@@ -214,5 +234,5 @@ int main(int argc, char **argv)
 	free(run.scan.operands);
 	status = ui_finish(&run.ui, status);
 	ui_fini(&run.ui);
-	return (int)status;
+	return leave((int)status);
 }

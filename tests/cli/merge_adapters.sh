@@ -6,12 +6,23 @@
 edit small base adapter
 "$LORACTL" merge -q base adapter -o whole >"$OUT" || fail "exit $?"
 
-# A fresh copy of the adapter as `bad`, with an edit of its configuration.
+# KEY=JSON, or KEY to leave it out: a fresh copy of the adapter as `bad`, with these in its configuration.
 config()
 {
+	local pair key text=
+	local -A have=([peft_type]='"LORA"' [r]=2 [lora_alpha]=3 [target_modules]='["q_proj", "v_proj"]')
+
+	for pair in "$@"; do
+		key=${pair%%=*}
+		unset "have[$key]"
+		[ "$key" = "$pair" ] || have[$key]=${pair#*=}
+	done
+	for key in "${!have[@]}"; do
+		text+=", \"$key\": ${have[$key]}"
+	done
 	rm -rf bad
 	cp -r adapter bad
-	edit set_json bad/adapter_config.json "$@"
+	printf '{%s}\n' "${text#, }" >bad/adapter_config.json
 }
 
 # STATUS PATTERN OPTION...: the bad adapter
@@ -123,6 +134,16 @@ bad 3 'adapter_model\.bin'
 rm -rf bad
 mkdir bad
 bad 3 "bad"
+cp adapter/adapter_model.safetensors alone.safetensors # no configuration beside it ...
+refused 3 'adapter_config\.json' "$LORACTL" merge base alone.safetensors -o out
+edit metadata alone.safetensors format=pt r=2 lora_alpha=3 # ... but its facts in the metadata
+done_well "$LORACTL" merge -q base alone.safetensors -o out
+expect_same out/model.safetensors whole/model.safetensors
+rm -rf out
+edit metadata alone.safetensors format=pt r=2 # alpha is not guessed, or it is said
+run "$LORACTL" merge base alone.safetensors -o out
+[ "$STATUS" -eq 3 ] || expect_stderr 'alpha'
+rm -rf out alone.safetensors
 refused 3 "'nothing'" "$LORACTL" merge base nothing -o out
 refused 3 "'nothing:0\.5'|'nothing'" "$LORACTL" merge base nothing:0.5 -o out
 refused 3 "." "$LORACTL" merge base base -o out # a base is no adapter

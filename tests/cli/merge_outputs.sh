@@ -134,5 +134,18 @@ done_well "$LORACTL" merge -q base adapter -o out2
 diff -r base out2 >"$cli_folder/diff"
 expect_equal "$(grep -vc 'loractl-receipt\.json\|model\.safetensors' "$cli_folder/diff")" 0
 [ ! -L out2/link ] || fail "a link in the output"
+rm -r out2 base/link
+# What cannot be copied, and what may be the weights once more, is left out, and that is said.
+ln -s nowhere base/dangling
+mkfifo base/fifo
+ln -s . base/self
+cp base/model.safetensors base/extra.safetensors
+cp base/model.safetensors base/pytorch_model.bin
+done_well soon "$LORACTL" merge base adapter -o out2
+for name in dangling fifo self extra.safetensors pytorch_model.bin; do
+	expect_stderr "note: .*'$name'"
+	[ ! -e out2/$name ] || fail "$name is in the output"
+done
+expect_same out2/model.safetensors out/model.safetensors
 
 expect_only base adapter out out2

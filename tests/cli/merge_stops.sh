@@ -49,7 +49,7 @@ limited()
 {
 	(ulimit -f "$1" && "${@:2}")
 }
-for blocks in 0 1 100 900; do
+for blocks in 2 100 900; do # room for the message, which goes to a file
 	for base in base base.safetensors; do
 		refused 4 '.' limited $blocks "$LORACTL" merge $base adapter -o out
 		rm -rf .out.loractl-*
@@ -126,6 +126,29 @@ for signal in INT TERM HUP; do
 			fail "SIG$signal: not as it was: $(diff "$cli_folder/before" "$cli_folder/after" | head -n 5)"
 		rm -rf out .out.loractl-*
 	done
+done
+# An input that changes while it is read: what was checked is what is used, or nothing.
+for file in big/model.safetensors big-adapter/adapter_model.safetensors; do
+	cp $file kept
+	said=$(tools meddle $file "$started" env LORACTL_CPU=generic "$LORACTL" merge --threads 1 big big-adapter -o out 2>"$ERR" | xargs)
+	case $file,$said in
+	*,early) echo "$file changed too late" ;;
+	big/*,3)
+		expect_one_error 'model\.safetensors'
+		[ ! -e out ] || fail "$file changed, and there is an output"
+		;;
+	*,3) [ ! -e out ] || fail "$file changed, and there is an output" ;;
+	big-adapter/*,0) # it was read before
+		mv kept $file
+		"$LORACTL" merge -q big big-adapter -o want2 >"$OUT"
+		diff -r out want2 || fail "$file changed, and half of it was used"
+		rm -rf want2
+		cp $file kept
+		;;
+	*) fail "$file changed: exit status $said: $(tail -n 1 "$ERR")" ;;
+	esac
+	mv kept $file
+	rm -rf out .out.loractl-*
 done
 # What was there before --force is there after.
 "$LORACTL" merge -q big big-adapter:0.5 -o out >"$OUT"
