@@ -325,27 +325,32 @@ out:
 
 /* --- the end ------------------------------------------------------------------------- */
 
+static void close_once(int *fd)
+{
+	if (*fd >= 0)
+		(void)close(*fd);
+	*fd = -1;
+}
+
+/* First the descriptors: removing a tree needs one, and they may all be in use. */
 void lora__output_free(struct lora_output *output)
 {
 	if (output == NULL)
 		return;
+	for (size_t i = 0; i < output->count; i++)
+		close_once(&output->members[i].fd);
+	for (size_t i = 0; i < output->companion_count; i++)
+		close_once(&output->companions[i].fd);
+	close_once(&output->fd);
 	lora__output_lock();
 	if (!output->committed)
 		lora__output_discard(output);
 	delist(output);
 	lora__output_unlock();
-	for (size_t i = 0; i < output->count; i++) {
-		if (output->members[i].fd >= 0)
-			(void)close(output->members[i].fd);
+	for (size_t i = 0; i < output->count; i++)
 		free(output->members[i].name);
-	}
-	for (size_t i = 0; i < output->companion_count; i++) {
-		if (output->companions[i].fd >= 0)
-			(void)close(output->companions[i].fd);
+	for (size_t i = 0; i < output->companion_count; i++)
 		lora__place_fini(&output->companions[i].place);
-	}
-	if (output->fd >= 0)
-		(void)close(output->fd);
 	lora__place_fini(&output->place);
 	free(output->members);
 	free(output->companions);

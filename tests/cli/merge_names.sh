@@ -10,6 +10,7 @@ stem=base_model.model.model.layers.0.self_attn
 evil=$'\e[31m' bell=$'\a' line=$'a\nloractl merge, all is well' return=$'x\rloractl' title=$'\e]0;x\a' delete=$'\x7f'
 c1=$'\u009b31m' rtl=$'\u202egnp'
 texts=("$evil" "$bell" "$line" "$return" "$title" "$delete" "$c1" "$rtl" $'\u2066' $'\u200f' $'\ufeff' $'\t' $'\u2028')
+[ -z "$sanitized" ] || texts=("$evil" "$line" "$c1" "$rtl" $'\t')
 
 # --- names of tensors
 

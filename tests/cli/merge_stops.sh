@@ -58,7 +58,9 @@ done
 limited 1000 "$LORACTL" merge -q base adapter -o out >"$OUT" 2>&1 || fail "not with 1000 blocks: $(cat "$OUT")"
 rm -rf out
 # Few files at a time, a small stack: enough is enough, too little is an error.
-refused 4 '.' bash -c 'ulimit -n 4 && exec "$0" "$@"' "$LORACTL" merge base adapter -o out
+for files in 6 7 8; do
+	refused 4 '.' bash -c "ulimit -n $files"' && exec "$0" "$@"' "$LORACTL" merge base adapter -o out
+done
 cp -r base many
 edit shards many 30
 (ulimit -n 256 && "$LORACTL" merge -q many adapter -o out >"$OUT" 2>&1) || fail "30 shards, 256 descriptors: $(cat "$OUT")"
@@ -66,18 +68,21 @@ rm -rf out many
 
 # --- standard output is closed, or full, or read by nobody
 
-# The result could not be printed: status 4, and then there is no output either.
-for target in '&-' /dev/full; do
-	state >"$cli_folder/before"
-	eval "\"\$LORACTL\" merge base adapter -o out >$target 2>\"\$ERR\" </dev/null"
-	STATUS=$?
-	state >"$cli_folder/after"
-	expect_equal "$STATUS" 4
-	expect_one_error 'cannot write the result'
-	cmp -s "$cli_folder/before" "$cli_folder/after" ||
-		fail "left after >$target: $(diff "$cli_folder/before" "$cli_folder/after" | head -n 3)"
-	rm -rf out
-done
+# Standard output is closed: found before anything is written.
+state >"$cli_folder/before"
+"$LORACTL" merge base adapter -o out >&- 2>"$ERR" </dev/null
+expect_equal "$?" 4
+expect_one_error 'cannot write the result'
+state >"$cli_folder/after"
+cmp -s "$cli_folder/before" "$cli_folder/after" ||
+	fail "left after >&-: $(diff "$cli_folder/before" "$cli_folder/after" | head -n 3)"
+# A full disk behind it shows only when the merge stands: status 4, and OUT stays, whole (EXIT STATUS).
+"$LORACTL" merge base adapter -o out >/dev/full 2>"$ERR" </dev/null
+expect_equal "$?" 4
+expect_one_error 'cannot write the result'
+"$LORACTL" merge -q base adapter -o whole
+diff -r out whole || fail "after >/dev/full the output is not whole"
+rm -rf out whole
 # A reader who has left is no failure; the work is done.
 rm -rf out
 "$LORACTL" merge -q base adapter -o want >"$OUT"
