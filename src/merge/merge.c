@@ -91,8 +91,30 @@ static char *receipt_path(const char *output, bool directory)
 	return path;
 }
 
-/* Is the file a receipt of ours? What cannot be read as one is none. */
-static bool is_receipt(const char *path)
+/* Does every weight file that the receipt names stand there with its size? */
+static bool describes(const struct lora_json *receipt, const char *output, bool directory)
+{
+	const struct lora_json *files = lora__json_get(lora__json_get(receipt, "merged"), "files");
+	const struct lora_json *file = lora__json_first(files);
+	bool all = file != NULL;
+
+	for (; file && all; file = lora__json_next(file)) {
+		const char *name = lora__json_string(lora__json_get(file, "name"));
+		char *path =
+		    name && lora__path_is_plain(name) ? lora__path_join(output, name) : NULL;
+		struct stat st;
+		uint64_t size;
+
+		all = path && lora__json_u64(lora__json_get(file, "size"), &size) &&
+		      stat(directory ? path : output, &st) == 0 && S_ISREG(st.st_mode) &&
+		      (uint64_t)st.st_size == size;
+		free(path);
+	}
+	return all;
+}
+
+/* Is `path` the receipt of what stands at `output`? What cannot be read as one is none. */
+static bool is_ours(const char *path, const char *output, bool directory)
 {
 	static const char schema[] = "loractl.receipt/";
 	struct lora_json *json = NULL;
@@ -104,7 +126,8 @@ static bool is_receipt(const char *path)
 	if (lora__file_slurp(path, RECEIPT_LIMIT, &text, &size, NULL) == LORA_OK)
 		(void)lora__json_parse(&json, text, size, NULL);
 	found = lora__json_string(lora__json_get(json, "schema"));
-	ours = found && strncmp(found, schema, sizeof(schema) - 1) == 0;
+	ours = found && strncmp(found, schema, sizeof(schema) - 1) == 0 &&
+	       describes(json, output, directory);
 	lora__json_free(json);
 	free(text);
 	return ours;
@@ -118,6 +141,7 @@ static enum lora_status check_existing(const char *output, bool directory, bool 
 	enum lora_path_kind kind = LORA_PATH_ABSENT, beside = LORA_PATH_ABSENT;
 	char *path = receipt_path(output, directory);
 	struct stat link;
+	bool there, is_link;
 	enum lora_status status =
 	    path ? lora__path_kind(output, &kind, err) : lora__fail_memory(err);
 
@@ -125,7 +149,9 @@ static enum lora_status check_existing(const char *output, bool directory, bool 
 		status = lora__path_kind(path, &beside, err);
 	if (status)
 		goto out;
-	if (kind == LORA_PATH_ABSENT && lstat(output, &link) != 0) {
+	there = lstat(output, &link) == 0;
+	is_link = there && S_ISLNK(link.st_mode);
+	if (kind == LORA_PATH_ABSENT && !there) {
 		if (beside != LORA_PATH_ABSENT)
 			status = lora__fail(err, LORA_USAGE,
 					    "'%s' exists without '%s': remove it yourself",
@@ -135,7 +161,7 @@ static enum lora_status check_existing(const char *output, bool directory, bool 
 		    lora__fail(err, LORA_USAGE, "output '%s' exists: remove it, or use --force",
 			       lora__escape(output));
 	} else if (kind != (directory ? LORA_PATH_DIRECTORY : LORA_PATH_FILE) ||
-		   beside != LORA_PATH_FILE || !is_receipt(path)) {
+		   beside != LORA_PATH_FILE || is_link || !is_ours(path, output, directory)) {
 		status = lora__fail(err, LORA_USAGE,
 				    "output '%s' exists and is no model that loractl wrote: remove "
 				    "it yourself",
@@ -214,6 +240,28 @@ static void note_unbound(const struct lora_plan *plan)
 			    "adapter '%s' carries no binding: names and shapes fit this base, "
 			    "its weights were not compared",
 			    lora__escape(plan->inputs[a].adapter->name));
+}
+
+/* A loader that follows config.json's type would round again what --dtype kept. */
+static void note_config_type(const struct lora_plan *plan)
+{
+	const char *type = lora__json_string(lora__json_get(plan->base->config, "dtype"));
+
+	if (!type)
+		type = lora__json_string(lora__json_get(plan->base->config, "torch_dtype"));
+	for (size_t i = 0; i < plan->job_count && type; i++) {
+		const struct lora_job *job = &plan->jobs[i];
+
+		if (job->out_type != LORA_DTYPE_F32 || job->in_type == LORA_DTYPE_F32 ||
+		    strcmp(type, "float32") == 0)
+			continue;
+		lora__note(
+		    plan->observer, LORA_NOTE_WARNING,
+		    "config.json says dtype '%s': load the model with float32, or the adapted "
+		    "tensors are rounded again",
+		    lora__escape(type));
+		return;
+	}
 }
 
 /* Half of the update's norm gone is no rounding error any more: the result is nearer to the base
@@ -444,6 +492,7 @@ static enum lora_status run(struct lora_plan *plan, const char *output,
 	if (!status) {
 		note_unbound(plan);
 		note_swallowed(plan, &result->summary);
+		note_config_type(plan);
 	}
 	return status;
 }

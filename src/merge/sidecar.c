@@ -241,6 +241,22 @@ static enum lora_status copy_directory(const struct lora_plan *plan, struct lora
 				       const char *path, const char *inside, int depth,
 				       struct lora_error *err);
 
+/* May a link's target be copied? Inside the model's own directory, or among the blobs of the hub
+ * cache that the snapshot belongs to (models--X/snapshots/REVISION beside models--X/blobs).
+ * Anything else is somebody's file that would be published with the model. */
+static enum lora_status link_stays(const struct lora_plan *plan, const char *from, bool *stays,
+				   struct lora_error *err)
+{
+	char *blobs = lora__path_join(plan->base->path, "../../blobs");
+	enum lora_status status =
+	    blobs ? lora__path_inside(from, plan->base->path, stays, err) : lora__fail_memory(err);
+
+	if (!status && !*stays)
+		status = lora__path_inside(from, blobs, stays, err);
+	free(blobs);
+	return status;
+}
+
 static enum lora_status copy_entry(const struct lora_plan *plan, struct lora_output *output,
 				   const char *path, const char *inside, const struct dirent *entry,
 				   int depth, struct lora_error *err)
@@ -249,11 +265,18 @@ static enum lora_status copy_entry(const struct lora_plan *plan, struct lora_out
 	     *name = *inside ? lora__path_join(inside, entry->d_name) : strdup(entry->d_name);
 	enum lora_path_kind kind = LORA_PATH_OTHER;
 	struct stat link = {0};
+	bool is_link, stays = true;
 	enum lora_status status =
 	    from && name ? lora__path_kind(from, &kind, err) : lora__fail_memory(err);
 
-	if (!status && kind == LORA_PATH_DIRECTORY && lstat(from, &link) == 0 &&
-	    !S_ISLNK(link.st_mode) && depth < DEPTH_LIMIT)
+	is_link = !status && lstat(from, &link) == 0 && S_ISLNK(link.st_mode);
+	if (is_link && kind == LORA_PATH_FILE)
+		status = link_stays(plan, from, &stays, err);
+	if (!status && !stays)
+		lora__note(plan->observer, LORA_NOTE_WARNING,
+			   "not copied: '%s': a symbolic link that leads out of the model",
+			   lora__escape(name));
+	else if (!status && kind == LORA_PATH_DIRECTORY && !is_link && depth < DEPTH_LIMIT)
 		status = copy_directory(plan, output, from, name, depth + 1, err);
 	else if (!status && kind == LORA_PATH_FILE)
 		status = copy_file(from, output, name, err);
