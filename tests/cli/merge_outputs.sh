@@ -129,12 +129,18 @@ echo one >base/original/deep/params.json
 echo two >'base/a b/c d.txt'
 echo three >base/.gitattributes
 : >base/empty
-ln -s ../adapter/README.md base/link
+ln -s original/deep/params.json base/link
 done_well "$LORACTL" merge -q base adapter -o out2
 diff -r base out2 >"$cli_folder/diff"
 expect_equal "$(grep -vc 'loractl-receipt\.json\|model\.safetensors' "$cli_folder/diff")" 0
 [ ! -L out2/link ] || fail "a link in the output"
 rm -r out2 base/link
+# A link that leads out of the model would publish somebody's file.
+ln -s ../adapter/README.md base/outside
+done_well "$LORACTL" merge base adapter -o out2
+expect_stderr 'outside.*leads out'
+[ ! -e out2/outside ] || fail "a file from outside the model in the output"
+rm -r out2 base/outside
 # What cannot be copied, and what may be the weights once more, is left out, and that is said.
 ln -s nowhere base/dangling
 mkfifo base/fifo
