@@ -122,18 +122,19 @@ static enum lora_status slurp(const char *path, char **text, size_t *size, struc
 		return opt_fail(err, errno == ENOENT || errno == ENOTDIR ? LORA_INPUT : LORA_SYSTEM,
 				"cannot open the key map '%s': %s", path, strerror(errno));
 	*text = malloc(LIMIT + 2);
-	if (!*text)
-		status = opt_fail(err, LORA_SYSTEM, "out of memory: reading the key map");
-	else
-		*size = fread(*text, 1, LIMIT + 1, file);
-	if (!status && ferror(file))
+	if (!*text) {
+		fclose(file);
+		return opt_fail(err, LORA_SYSTEM, "out of memory: reading the key map");
+	}
+	*size = fread(*text, 1, LIMIT + 1, file);
+	if (ferror(file))
 		status = opt_fail(err, LORA_SYSTEM, "cannot read the key map '%s': %s", path,
 				  strerror(errno));
-	else if (!status && *size > LIMIT)
+	else if (*size > LIMIT)
 		status = opt_fail(err, LORA_INPUT,
 				  "the key map '%s' has more than %u MiB: is it another file?",
 				  path, LIMIT >> 20);
-	if (!status)
+	else
 		(*text)[(*size)++] = '\n';
 	fclose(file);
 	return status;
