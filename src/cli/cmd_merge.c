@@ -305,8 +305,12 @@ static const struct opt opts[] = {
 	.name = "key-map",
 	.metavar = "FILE",
 	.help = "read from FILE which adapter names mean which base tensors",
-	.detail = "One pair a line: the name in the adapter, white space, the name in the base. "
-		  "Empty lines and lines that begin with # are skipped.",
+	.detail =
+	    "One pair a line: a module, or a tensor, as the adapter names it, without "
+	    "base_model.model. in front and lora_A or lora_B behind (inspect --modules prints "
+	    "these names); white space; its name in the base. "
+	    "A module's name stands for everything below it. "
+	    "Empty lines and lines that begin with # are skipped.",
 	.at = offsetof(struct merge_args, key_map),
 	.hint = HINT_FILE,
     },

@@ -197,3 +197,5 @@ edit add b/model-00002-of-00002.safetensors "$(tools header b/$one | sed -n '1s/
 bad_base "'model\.[^']*'"
 rm b/$one
 bad_base "$one"
+
+expect_only base adapter a b sharded

@@ -55,3 +55,5 @@ for one in 1 2; do
 	refused 3 "$file" "$LORACTL" merge b2 adapter -o out
 	rm -r b2
 done
+
+expect_only base adapter a b sharded
