@@ -74,3 +74,5 @@ edit poke llama/model.safetensors model.norm.weight 0 0.125
 merge A= have llama llama-adapter
 expect_json 'x["base"]["root"]' "$(tools root llama)" have/loractl-receipt.json
 judged merged llama have have/loractl-receipt.json llama-adapter values=no
+
+expect_only llama llama-adapter llama-shards gpt2 gpt2-adapter other have want-llama want-llama-shards want-gpt2
