@@ -241,19 +241,23 @@ static enum lora_status copy_directory(const struct lora_plan *plan, struct lora
 				       const char *path, const char *inside, int depth,
 				       struct lora_error *err);
 
-/* May a link's target be copied? Inside the model's own directory, or among the blobs of the hub
- * cache that the snapshot belongs to (models--X/snapshots/REVISION beside models--X/blobs).
- * Anything else is somebody's file that would be published with the model. */
+/* May a link's target be copied? Inside the model's own directory, or in a store of blobs beside
+ * it, as in the hub cache (models--X/snapshots/REVISION and models--X/blobs). Anything else is
+ * somebody's file that would be published with the model. */
 static enum lora_status link_stays(const struct lora_plan *plan, const char *from, bool *stays,
 				   struct lora_error *err)
 {
-	char *blobs = lora__path_join(plan->base->path, "../../blobs");
-	enum lora_status status =
-	    blobs ? lora__path_inside(from, plan->base->path, stays, err) : lora__fail_memory(err);
+	static const char *const stores[] = {".", "../../blobs", "../blobs"};
+	enum lora_status status = LORA_OK;
 
-	if (!status && !*stays)
-		status = lora__path_inside(from, blobs, stays, err);
-	free(blobs);
+	*stays = false;
+	for (size_t i = 0; i < sizeof(stores) / sizeof(*stores) && !*stays && !status; i++) {
+		char *store = lora__path_join(plan->base->path, stores[i]);
+
+		status =
+		    store ? lora__path_inside(from, store, stays, err) : lora__fail_memory(err);
+		free(store);
+	}
 	return status;
 }
 
