@@ -7,7 +7,7 @@ set(licence_dir ${CMAKE_INSTALL_DATAROOTDIR}/doc)
 
 # --- the command
 install(TARGETS loractl RUNTIME COMPONENT bin)
-foreach(section 1 5)
+foreach(section 1 5 7)
   file(GLOB pages CONFIGURE_DEPENDS man/*.${section})
   install(FILES ${pages} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section} COMPONENT bin)
 endforeach()
@@ -71,7 +71,7 @@ set(CPACK_COMPONENT_BIN_DESCRIPTION "The loractl command, its manual pages and c
 set(CPACK_COMPONENT_LIB_DESCRIPTION "The shared library under the loractl command.")
 set(CPACK_COMPONENT_DEV_DESCRIPTION "Headers and static library of libloractl.")
 set(CPACK_DEBIAN_DEV_PACKAGE_DEPENDS "libloractl${abi} (= ${PROJECT_VERSION}), \
-libcjson-dev, libopenblas-dev, libpcre2-dev, libssl-dev")
+libcjson-dev, libopenblas-dev, libpcre2-dev, libsodium-dev, libssl-dev, libutf8proc-dev, libzstd-dev")
 # Each package carries the licence under its own name, where Debian looks for it.
 foreach(component bin lib dev)
   string(TOUPPER ${component} upper)
