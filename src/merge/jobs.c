@@ -51,7 +51,7 @@ struct lora_job *lora__plan_job(struct lora_plan *plan, const char *name, uint32
 	job = &plan->jobs[plan->job_count];
 	if (pthread_mutex_init(&job->lock, NULL))
 		return NULL;
-	plan->job_count++;
+	job->number = plan->job_count++;
 	job->name = name;
 	job->source = source;
 	if (source != LORA_NO_TENSOR) {
@@ -346,6 +346,7 @@ static enum lora_status finish_job(struct lora_plan *plan, struct lora_job *job,
 	if (!job->raw && plan->options->dtype != LORA_DTYPE_NONE)
 		job->out_type = plan->options->dtype;
 	job->plain = w && !job->replace && !job->row_count && !job->dora;
+	job->gain_by_column = job->dora && job->dora->edit->norm_by_column;
 	return LORA_OK;
 }
 

@@ -24,7 +24,9 @@
 #include "base/error.h"
 #include "base/pool.h"
 #include "base/watch.h"
+#include "merge/residual.h"
 #include "merge/tile.h"
+#include "merge/undo_write.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,7 +44,10 @@ struct block {
 	struct lora_item *item;
 	uint64_t offset; /* bytes into the item's output */
 	size_t size;
-	bool last; /* of its item */
+	bool last;	   /* of its item */
+	uint8_t *input;	   /* on the way back: the merged model's bytes; else NULL */
+	uint8_t *residual; /* with an undo record: its chunk of it; else NULL */
+	struct lora_chunk chunk;
 	struct lora_stats stats;
 	unsigned lanes_left;
 	struct block *next; /* while free */
@@ -58,6 +63,7 @@ struct stream {
 	struct lora_outfile *file;
 	size_t item;	      /* cursor: the next block's item ... */
 	uint64_t offset;      /* ... and bytes into it */
+	size_t chunk;	      /* ... and chunk, on the way back */
 	uint64_t taken;	      /* sequence number of the next block */
 	struct block **ready; /* by sequence number modulo the number of blocks */
 	struct lane lane[LANES];
@@ -73,6 +79,10 @@ struct pipeline {
 	struct stream *streams;
 	struct lora_scratch *scratch; /* by worker */
 	uint8_t **input;	      /* by worker: BLOCK bytes of the base */
+	uint8_t **predicted; /* by worker, with an undo record: BLOCK bytes, and the overhead of a
+				chunk */
+	struct lora_residual *residual; /* by worker, with an undo record */
+	unsigned residual_count;	/* of them that are ready */
 	struct lora_watch watch;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -82,11 +92,13 @@ struct pipeline {
 /* How many bytes of an item's output the block at `offset` has. Blocks of a job are whole rows, or
  * part of one row; the wider of the two types decides, so that the base's bytes fit a buffer too.
  */
-static uint64_t block_size(const struct lora_item *item, uint64_t offset)
+static uint64_t block_size(const struct lora_item *item, uint64_t offset, size_t chunk)
 {
 	const struct lora_job *job = item->job;
 	uint64_t left = item->size - offset, out, in, row, room;
 
+	if (job && job->chunk_count) /* the record decides */
+		return job->chunks[chunk].elements * lora__residual_width(job->out_type);
 	if (!job || job->raw || left == 0)
 		return left < BLOCK ? left : BLOCK;
 	out = lora_dtype_bits(job->out_type) / 8;
@@ -142,7 +154,9 @@ static struct block *take_block(struct pipeline *p, struct stream *stream, uint6
 	*sequence = stream->taken++;
 	block->item = item;
 	block->offset = stream->offset;
-	block->size = (size_t)block_size(item, stream->offset);
+	block->size = (size_t)block_size(item, stream->offset, stream->chunk);
+	if (item->job && item->job->chunk_count)
+		block->chunk = item->job->chunks[stream->chunk++];
 	block->last = block->offset + block->size == item->size;
 	block->lanes_left = LANES;
 	memset(&block->stats, 0, sizeof(block->stats));
@@ -150,6 +164,7 @@ static struct block *take_block(struct pipeline *p, struct stream *stream, uint6
 	if (block->last) {
 		stream->item++;
 		stream->offset = 0;
+		stream->chunk = 0;
 	}
 	return block;
 }
@@ -218,13 +233,15 @@ static enum lora_status raw_bytes(struct pipeline *p, struct block *block, struc
 			       block->size, err);
 }
 
+/* The base's bytes of a block, and with them the chunk that leads back to them. */
 static enum lora_status computed(struct pipeline *p, unsigned worker, struct block *block,
 				 struct lora_error *err)
 {
 	struct lora_job *job = block->item->job;
 	size_t out = lora_dtype_bits(job->out_type) / 8, in = lora_dtype_bits(job->in_type) / 8;
-	struct lora_block work = {p->plan, job,		block->offset / out, block->size / out,
-				  NULL,	   block->data, &block->stats};
+	struct lora_block work = {p->plan,     job,  block->offset / out, block->size / out, NULL,
+				  block->data, NULL, &block->stats};
+	struct lora_residual_span span = {(unsigned)in, (size_t)work.count};
 	enum lora_status status = lora__job_load(p->plan, job, err);
 
 	if (!status && job->source != LORA_NO_TENSOR) {
@@ -233,7 +250,51 @@ static enum lora_status computed(struct pipeline *p, unsigned worker, struct blo
 					 work.first * in, p->input[worker], (size_t)work.count * in,
 					 err);
 	}
-	return status ? status : lora__block_compute(&work, &p->scratch[worker], err);
+	if (lora__undo_wants(p->plan, block->item))
+		work.predicted = p->predicted[worker];
+	if (!status)
+		status = lora__block_compute(&work, &p->scratch[worker], err);
+	if (!status && work.predicted) {
+		block->chunk.elements = work.count;
+		status = lora__residual_encode(&p->residual[worker], span, work.w, work.predicted,
+					       block->residual, &block->chunk.size, err);
+	}
+	return status;
+}
+
+/* The way back: the prediction from the merged model's bytes (zero for a tensor that was replaced),
+ * and over it the residual, if there is a record. */
+static enum lora_status restored(struct pipeline *p, unsigned worker, struct block *block,
+				 struct lora_error *err)
+{
+	struct lora_job *job = block->item->job;
+	size_t out = lora__residual_width(job->out_type), in = lora_dtype_bits(job->in_type) / 8;
+	struct lora_block work = {
+	    p->plan,	 job,  block->offset / out, block->size / out, block->input,
+	    block->data, NULL, &block->stats};
+	struct lora_residual_span span = {(unsigned)out, (size_t)work.count};
+	enum lora_status status = LORA_OK;
+
+	if (job->source == LORA_NO_TENSOR) {
+		memset(block->data, 0, block->size);
+	} else {
+		status = lora__job_load(p->plan, job, err);
+		if (!status)
+			status = lora_model_read(
+			    p->plan->base, &p->plan->base->index.tensors[job->source],
+			    work.first * in, block->input, (size_t)work.count * in, err);
+		if (!status)
+			status = lora__block_compute(&work, &p->scratch[worker], err);
+	}
+	if (status || !job->chunk_count)
+		return status;
+	status = lora__file_read(p->plan->record, block->chunk.at, p->predicted[worker],
+				 block->chunk.size, err);
+	if (!status)
+		status = lora__residual_decode(&p->residual[worker], span, p->predicted[worker],
+					       block->chunk.size, block->data, err);
+	return lora__context(err, status, "'%s': tensor '%s'", lora__escape(p->plan->record->path),
+			     lora__escape(job->name));
 }
 
 /* Starts writing back what a block completes, a window at a time: the disk works while the
@@ -261,32 +322,77 @@ static enum lora_status make_block(struct pipeline *p, unsigned worker,
 {
 	enum lora_status status;
 
-	if (!block->item->job)
+	const struct lora_job *job = block->item->job;
+
+	if (!job)
 		return untouched(p, file, block, err);
-	status = block->item->job->raw ? raw_bytes(p, block, err) : computed(p, worker, block, err);
+	status = job->restores ? restored(p, worker, block, err)
+		 : job->raw    ? raw_bytes(p, block, err)
+			       : computed(p, worker, block, err);
 	if (!status && file->fd >= 0)
 		status = lora__write_at(file->fd, file->name, block->item->begin + block->offset,
 					block->data, block->size, err);
 	return status;
 }
 
+/* What was read for a block of the way back; NULL: nothing. */
+static const uint8_t *bytes_read(const struct block *block, size_t *size)
+{
+	const struct lora_job *job = block->item->job;
+
+	*size = block->size;
+	if (!job)
+		return block->data;
+	if (job->source == LORA_NO_TENSOR)
+		return NULL;
+	*size = block->size / (lora_dtype_bits(job->out_type) / 8) *
+		(lora_dtype_bits(job->in_type) / 8);
+	return block->input;
+}
+
+/* The bytes of an item pass: those of the merged tensor, written or, on the way back, read. */
+static enum lora_status hash_tensor(struct lane *lane, struct block *block, struct lora_error *err)
+{
+	struct lora_item *item = block->item;
+	size_t size = block->size;
+	const uint8_t *bytes = item->expected ? bytes_read(block, &size)
+			       : item->job    ? block->data
+					      : NULL;
+
+	if (!bytes)
+		return LORA_OK;
+	if (block->offset == 0)
+		lora__hasher_reset(lane->hasher);
+	lora__hasher_update(lane->hasher, bytes, size);
+	if (!block->last)
+		return LORA_OK;
+	lora__hasher_final(lane->hasher, &item->digest);
+	if (!item->expected || lora__sha256_equal(&item->digest, item->expected))
+		return LORA_OK;
+	return lora__fail(err, LORA_NO,
+			  "tensor '%s' is not what the merge wrote: use the merged model as it was",
+			  lora__escape(item->name));
+}
+
 /* What the tensor lane does with a block. Only one worker at a time is in a lane. */
-static void pass_tensor_lane(struct pipeline *p, struct lane *lane, struct block *block)
+static enum lora_status pass_tensor_lane(struct pipeline *p, struct stream *stream,
+					 struct lane *lane, struct block *block,
+					 struct lora_error *err)
 {
 	struct lora_job *job = block->item->job;
+	enum lora_status status = LORA_OK;
 
+	if (p->digests)
+		status = hash_tensor(lane, block, err);
 	if (!job)
-		return;
+		return status;
 	lora__stats_add(&job->stats, &block->stats);
-	if (p->digests) {
-		if (block->offset == 0)
-			lora__hasher_reset(lane->hasher);
-		lora__hasher_update(lane->hasher, block->data, block->size);
-		if (block->last)
-			lora__hasher_final(lane->hasher, &job->digest);
-	}
+	if (!status && lora__undo_wants(p->plan, block->item))
+		status = lora__undo_chunk(p->plan->undo, (size_t)(stream - p->streams), job,
+					  block->chunk, block->residual, err);
 	if (block->last)
 		lora__job_unload(job);
+	return status;
 }
 
 /* A lane that can move: *stream, *lane; NULL block if none. Under the lock; marks the lane busy. */
@@ -311,13 +417,15 @@ static struct block *choose_lane(struct pipeline *p, struct stream **stream, uns
 }
 
 /* Under the lock, as are all the callers of the steps below; dropped while bytes move. */
-static void move_lane(struct pipeline *p, struct stream *stream, unsigned l, struct block *block)
+static enum lora_status move_lane(struct pipeline *p, struct stream *stream, unsigned l,
+				  struct block *block, struct lora_error *err)
 {
 	struct lane *lane = &stream->lane[l];
+	enum lora_status status = LORA_OK;
 
 	pthread_mutex_unlock(&p->lock);
 	if (l == TENSOR_LANE)
-		pass_tensor_lane(p, lane, block);
+		status = pass_tensor_lane(p, stream, lane, block, err);
 	else if (p->digests)
 		lora__hasher_update(lane->hasher, block->data, block->size);
 	pthread_mutex_lock(&p->lock);
@@ -328,7 +436,9 @@ static void move_lane(struct pipeline *p, struct stream *stream, unsigned l, str
 	}
 	lane->next++;
 	lane->busy = false;
+	p->failed = p->failed || status;
 	pthread_cond_broadcast(&p->changed);
+	return status;
 }
 
 static enum lora_status move_block(struct pipeline *p, unsigned worker, struct stream *stream,
@@ -374,7 +484,7 @@ static enum lora_status work(void *user, size_t item, unsigned worker, struct lo
 		struct block *block = choose_lane(p, &stream, &lane);
 
 		if (block) {
-			move_lane(p, stream, lane, block);
+			status = move_lane(p, stream, lane, block, err);
 			continue;
 		}
 		stream = p->free_block ? choose_stream(p) : NULL;
@@ -403,29 +513,71 @@ static enum lora_status init_stream(struct pipeline *p, size_t f, struct lora_er
 	return LORA_OK;
 }
 
-static enum lora_status init_workers(struct pipeline *p, struct lora_error *err)
+static bool any_restored(const struct lora_plan *plan)
 {
-	p->block_count = 2 * (size_t)p->workers + 6;
+	return plan->job_count > 0 && plan->jobs[0].restores;
+}
+
+/* Memory for residuals: where they are made or used. */
+static enum lora_status init_residuals(struct pipeline *p, struct lora_error *err)
+{
+	size_t room = BLOCK + LORA_CHUNK_OVERHEAD;
+	enum lora_status status = LORA_OK;
+
+	if (!p->plan->undo && !p->plan->record)
+		return LORA_OK;
+	p->predicted = calloc(p->workers, sizeof(*p->predicted));
+	p->residual = calloc(p->workers, sizeof(*p->residual));
+	if (!p->predicted || !p->residual)
+		return lora__fail_memory(err);
+	for (; p->residual_count < p->workers && !status; p->residual_count++) {
+		status = lora__residual_init(&p->residual[p->residual_count], err);
+		p->predicted[p->residual_count] = malloc(room);
+		if (!status && !p->predicted[p->residual_count])
+			status = lora__fail_memory(err);
+	}
+	for (size_t b = 0; b < p->block_count && p->plan->undo && !status; b++) {
+		p->blocks[b].residual = malloc(room);
+		if (!p->blocks[b].residual)
+			status = lora__fail_memory(err);
+	}
+	return status;
+}
+
+static enum lora_status init_blocks(struct pipeline *p, struct lora_error *err)
+{
+	size_t inputs = any_restored(p->plan) ? p->block_count : p->workers;
+
 	p->blocks = calloc(p->block_count, sizeof(*p->blocks));
-	p->memory = aligned_alloc(64, (p->block_count + p->workers) * (size_t)BLOCK);
+	p->memory = aligned_alloc(64, (p->block_count + inputs) * (size_t)BLOCK);
 	p->input = calloc(p->workers, sizeof(*p->input));
-	p->scratch = calloc(p->workers, sizeof(*p->scratch));
-	p->streams = calloc(p->plan->file_count, sizeof(*p->streams));
-	if (!p->blocks || !p->memory || !p->input || !p->scratch || !p->streams)
+	if (!p->blocks || !p->memory || !p->input)
 		return lora__fail_memory(err);
 	for (size_t b = 0; b < p->block_count; b++) {
 		p->blocks[b].data = p->memory + b * BLOCK;
+		if (any_restored(p->plan))
+			p->blocks[b].input = p->memory + (p->block_count + b) * BLOCK;
 		p->blocks[b].next = p->free_block;
 		p->free_block = &p->blocks[b];
 	}
-	for (unsigned w = 0; w < p->workers; w++) {
-		enum lora_status status = lora__scratch_init(&p->scratch[w], err);
-
+	for (unsigned w = 0; w < p->workers && !any_restored(p->plan); w++)
 		p->input[w] = p->memory + (p->block_count + w) * BLOCK;
-		if (status)
-			return status;
-	}
 	return LORA_OK;
+}
+
+static enum lora_status init_workers(struct pipeline *p, struct lora_error *err)
+{
+	enum lora_status status;
+
+	p->block_count = 2 * (size_t)p->workers + 6;
+	p->scratch = calloc(p->workers, sizeof(*p->scratch));
+	p->streams = calloc(p->plan->file_count, sizeof(*p->streams));
+	if (!p->scratch || !p->streams)
+		return lora__fail_memory(err);
+	status = init_blocks(p, err);
+	for (unsigned w = 0; w < p->workers && !status; w++)
+		status = lora__scratch_init(&p->scratch[w], err);
+	return status ? status : init_residuals(p, err);
 }
 
 /* The head goes first: it is hashed before any block. */
@@ -446,7 +598,7 @@ static enum lora_status gain_work(void *user, size_t item, unsigned worker, stru
 	struct lora_job *job = &p->plan->jobs[item];
 	enum lora_status status;
 
-	if (!job->dora || job->dropped)
+	if (!job->dora || job->dropped) /* on the way back the gain is known */
 		return LORA_OK;
 	status = lora__job_load(p->plan, job, err);
 	if (!status)
@@ -466,8 +618,8 @@ static void finish_digests(struct pipeline *p)
 			size_t base =
 			    item->base ? (size_t)(item->base - p->plan->base->index.tensors) : 0;
 
-			item->digest =
-			    item->job ? item->job->digest : p->plan->base->tensor_sha256[base];
+			if (!item->job && !item->expected)
+				item->digest = p->plan->base->tensor_sha256[base];
 		}
 	}
 }
@@ -481,6 +633,14 @@ static void fini(struct pipeline *p)
 	}
 	for (unsigned w = 0; p->scratch && w < p->workers; w++)
 		lora__scratch_fini(&p->scratch[w]);
+	for (unsigned w = 0; w < p->residual_count; w++) {
+		lora__residual_fini(&p->residual[w]);
+		free(p->predicted[w]);
+	}
+	for (size_t b = 0; p->blocks && b < p->block_count; b++)
+		free(p->blocks[b].residual);
+	free(p->predicted);
+	free(p->residual);
 	free(p->blocks);
 	free(p->memory);
 	free(p->input);
@@ -499,7 +659,8 @@ enum lora_status lora__pipeline_run(struct lora_plan *plan, bool digests, struct
 	p.workers = plan->options->threads ? plan->options->threads : lora__cores();
 	pthread_mutex_init(&p.lock, NULL);
 	pthread_cond_init(&p.changed, NULL);
-	lora__watch_init(&p.watch, plan->observer, "merge", plan->bytes);
+	lora__watch_init(&p.watch, plan->observer, any_restored(plan) ? "unmerge" : "merge",
+			 plan->bytes);
 	status = init_workers(&p, err);
 	for (size_t f = 0; f < plan->file_count && !status; f++) {
 		status = init_stream(&p, f, err);

@@ -15,6 +15,12 @@ const struct lora_part *lora__job_lead(const struct lora_job *job)
 				: &job->rows[0];
 }
 
+const struct lora_part *lora__job_parts(const struct lora_job *job, size_t *count)
+{
+	*count = job->dora ? 1 : job->add_count;
+	return job->dora ? job->dora : job->adds;
+}
+
 uint32_t lora__job_rank(const struct lora_job *job)
 {
 	uint32_t rank = job->dora ? job->dora->edit->rank : 0;

@@ -29,7 +29,15 @@ struct lora_part {
 	float *right; /* [rank, cols] */
 };
 
+/* A piece of a tensor's residual (merge/residual.h) in an undo record. */
+struct lora_chunk {
+	uint64_t elements;
+	uint64_t at; /* bytes from the beginning of the record */
+	size_t size;
+};
+
 struct lora_job {
+	size_t number; /* its place in the plan */
 	const char *name;
 	uint32_t source;	 /* base tensor, or LORA_NO_TENSOR */
 	enum lora_dtype in_type; /* of the base tensor; LORA_DTYPE_NONE without one */
@@ -44,15 +52,22 @@ struct lora_job {
 	size_t add_count;
 	struct lora_part *dora; /* or NULL; then no other part */
 	float *gain;		/* DORA: f32(m / norm), by row or by column */
+	bool gain_by_column;
+	bool restores;	    /* the way back: the source is a merged tensor, the result the base's */
+	uint8_t *zero_rows; /* with an undo record: bit i mod 8 of byte i / 8 says that row i was
+			       replaced, so that the base's is predicted as +0; or NULL */
+	const struct lora_chunk *chunks; /* restores: in order, they make up the tensor */
+	size_t chunk_count;
 	bool raw;   /* a replacement of a type that we do not compute with: its bytes are copied */
 	bool plain; /* only adds on a base tensor of this shape: the fast path */
 	bool tie_decided; /* the other half of its tie has been looked at */
 	bool dropped;	  /* an alias of a tensor that gets the same update: not written */
 	struct lora_stats stats;
-	struct lora_sha256 digest;
 	pthread_mutex_t lock; /* guards loaded and the parts' factors */
 	bool loaded;
 };
+
+struct lora_undo_writer;
 
 struct lora_item {
 	const char *name;
@@ -61,6 +76,7 @@ struct lora_item {
 	struct lora_job *job; /* NULL: untouched */
 	uint64_t begin, size; /* bytes in the output file */
 	struct lora_sha256 digest;
+	const struct lora_sha256 *expected; /* of the bytes read for it; NULL: anything */
 };
 
 struct lora_outfile {
@@ -96,7 +112,9 @@ struct lora_plan {
 	bool untie;		/* tie_word_embeddings becomes false */
 	uint64_t vocab_size;	/* 0: unchanged */
 	uint64_t base_vocab_size;
-	uint64_t bytes; /* of all output weight files */
+	uint64_t bytes;			/* of all output weight files */
+	struct lora_undo_writer *undo;	/* gets the residuals; or NULL */
+	const struct lora_file *record; /* where jobs that restore have their chunks */
 };
 
 /* Resolves the adapters, gathers jobs, decides ties, lays out files. The caller finis in any case.
@@ -117,6 +135,8 @@ struct lora_job *lora__plan_find_job(struct lora_plan *plan, const char *name);
 /* The part by which reports name a job: its DoRA or first sum, else its replacement or first rows.
  */
 const struct lora_part *lora__job_lead(const struct lora_job *job);
+/* The parts that make its update D, in order: the DoRA's one, or the sums. */
+const struct lora_part *lora__job_parts(const struct lora_job *job, size_t *count);
 /* The sum of its adapters' ranks. */
 uint32_t lora__job_rank(const struct lora_job *job);
 

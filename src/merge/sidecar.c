@@ -22,10 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COPY_LIMIT                                                                                 \
-	(1ull << 31)  /* bytes of one file: a tokenizer has tens of megabytes; more than this is   \
-			 weights */
-#define DEPTH_LIMIT 8 /* of subdirectories */
+#define DEPTH_LIMIT 8	       /* of subdirectories */
 #define COPY_STEP   (1u << 18) /* bytes at a time */
 
 static const char *const tokenizer_files[] = {
@@ -84,7 +81,7 @@ static enum lora_status copy_file(const char *from, struct lora_output *output, 
 	enum lora_status status = step ? lora__file_open(&file, from, err) : lora__fail_memory(err);
 	int fd = -1;
 
-	if (!status && file.size > COPY_LIMIT)
+	if (!status && file.size > LORA_SIDECAR_LIMIT)
 		status = lora__fail(err, LORA_INPUT,
 				    "'%s' has %" PRIu64
 				    " bytes: too large to belong beside weights: move it away",
@@ -358,10 +355,10 @@ static enum lora_status differs(const char *x, const char *y, bool *different,
 {
 	char *a = NULL, *b = NULL;
 	size_t an = 0, bn = 0;
-	enum lora_status status = lora__file_slurp(x, COPY_LIMIT, &a, &an, err);
+	enum lora_status status = lora__file_slurp(x, LORA_SIDECAR_LIMIT, &a, &an, err);
 
 	if (!status)
-		status = lora__file_slurp(y, COPY_LIMIT, &b, &bn, err);
+		status = lora__file_slurp(y, LORA_SIDECAR_LIMIT, &b, &bn, err);
 	*different = an != bn || (a && b && memcmp(a, b, an) != 0);
 	free(a);
 	free(b);

@@ -5,6 +5,10 @@
 
 #include "merge/plan.h"
 
+/* Bytes of one file beside the weights: a tokenizer has tens of megabytes; more than this is
+ * weights. */
+#define LORA_SIDECAR_LIMIT (1ull << 31)
+
 /* Copies the base's other files into the output (config and shard index with the plan's changes),
  * the tokenizer from the adapter if asked. What is left behind is noted. */
 enum lora_status lora__sidecars_write(const struct lora_plan *plan, struct lora_output *output,

@@ -25,8 +25,12 @@ enum lora_status lora__scratch_init(struct lora_scratch *scratch, struct lora_er
 	scratch->update = aligned_alloc(64, LORA_TILE_AREA * sizeof(float));
 	scratch->value = aligned_alloc(64, LORA_TILE_AREA * sizeof(float));
 	scratch->base = aligned_alloc(64, LORA_TILE_AREA * sizeof(float));
-	return scratch->update && scratch->value && scratch->base ? LORA_OK
-								  : lora__fail_memory(err);
+	scratch->rounded = aligned_alloc(64, LORA_TILE_AREA * sizeof(float));
+	scratch->span = aligned_alloc(64, LORA_STAT_SPAN * sizeof(float));
+	return scratch->update && scratch->value && scratch->base && scratch->rounded &&
+		       scratch->span
+		   ? LORA_OK
+		   : lora__fail_memory(err);
 }
 
 void lora__scratch_fini(struct lora_scratch *scratch)
@@ -34,6 +38,8 @@ void lora__scratch_fini(struct lora_scratch *scratch)
 	free(scratch->update);
 	free(scratch->value);
 	free(scratch->base);
+	free(scratch->rounded);
+	free(scratch->span);
 	free(scratch->line);
 	free(scratch->left);
 }
@@ -180,8 +186,8 @@ enum lora_status lora__tile_update(const struct lora_plan *plan, const struct lo
 				   struct lora_tile tile, const struct lora_kern *kern,
 				   struct lora_scratch *scratch, struct lora_error *err)
 {
-	const struct lora_part *parts = job->dora ? job->dora : job->adds;
-	size_t count = job->dora ? 1 : job->add_count;
+	size_t count;
+	const struct lora_part *parts = lora__job_parts(job, &count);
 	bool first = count > 0 && fills(&parts[0], tile);
 	enum lora_status status = LORA_OK;
 
@@ -197,8 +203,8 @@ enum lora_status lora__tile_update(const struct lora_plan *plan, const struct lo
 	return status;
 }
 
-static void widen(const struct lora_kern *kern, float *out, const void *in, enum lora_dtype type,
-		  size_t n)
+void lora__widen(const struct lora_kern *kern, float *out, const void *in, enum lora_dtype type,
+		 size_t n)
 {
 	if (type == LORA_DTYPE_F32)
 		memcpy(out, in, n * sizeof(float));
@@ -208,8 +214,8 @@ static void widen(const struct lora_kern *kern, float *out, const void *in, enum
 		kern->widen_bf16(out, in, n);
 }
 
-static void narrow(const struct lora_kern *kern, void *out, enum lora_dtype type, const float *in,
-		   size_t n)
+void lora__narrow(const struct lora_kern *kern, void *out, enum lora_dtype type, const float *in,
+		  size_t n)
 {
 	if (type == LORA_DTYPE_F32)
 		memcpy(out, in, n * sizeof(float));
@@ -251,12 +257,10 @@ static enum lora_status replace_values(const struct lora_plan *plan, const struc
 
 static void apply_gain(const struct lora_job *job, struct lora_tile tile, float *value)
 {
-	bool by_column = job->dora->edit->norm_by_column;
-
 	for (uint64_t i = 0; i < tile.rows; i++)
 		for (uint64_t j = 0; j < tile.cols; j++)
 			value[i * tile.cols + j] *=
-			    job->gain[by_column ? tile.col + j : tile.row + i];
+			    job->gain[job->gain_by_column ? tile.col + j : tile.row + i];
 }
 
 /* Statistics of a span on the general path: D is what the element moved before rounding. f64, in
@@ -295,12 +299,10 @@ static enum lora_status general_tile(const struct lora_plan *plan, const struct 
 	if (job->source != LORA_NO_TENSOR)
 		memcpy(scratch->value, scratch->base, n * sizeof(float));
 	status = replace_values(plan, job, tile, scratch, err);
-	if (!status && (job->add_count || job->dora)) {
+	if (!status)
 		status = lora__tile_update(plan, job, tile, kern, scratch, err);
-		if (!status)
-			kern->sum(scratch->value, scratch->value, LORA_DTYPE_F32, scratch->update,
-				  n);
-	}
+	if (!status && (job->add_count || job->dora)) /* -0 + 0 would be +0 */
+		kern->sum(scratch->value, scratch->value, LORA_DTYPE_F32, scratch->update, n);
 	if (!status && job->dora)
 		apply_gain(job, tile, scratch->value);
 	return status;
@@ -310,10 +312,10 @@ static void general_run(const struct lora_job *job, struct run run, const struct
 			struct lora_scratch *scratch, struct lora_stats *stats)
 {
 	const float *value = scratch->value + run.at;
-	float *rounded = scratch->update + run.at; /* D has been used */
+	float *rounded = scratch->rounded + run.at;
 
-	narrow(kern, run.out, job->out_type, value, run.n);
-	widen(kern, rounded, run.out, job->out_type, run.n);
+	lora__narrow(kern, run.out, job->out_type, value, run.n);
+	lora__widen(kern, rounded, run.out, job->out_type, run.n);
 	count_general(stats, job->source == LORA_NO_TENSOR ? NULL : scratch->base + run.at, value,
 		      rounded, run.n);
 }
@@ -335,8 +337,8 @@ static float one_value(const void *data, enum lora_dtype type, uint64_t at)
 {
 	float value;
 
-	widen(&lora__kern_generic, &value, (const uint8_t *)data + at * (lora_dtype_bits(type) / 8),
-	      type, 1);
+	lora__widen(&lora__kern_generic, &value,
+		    (const uint8_t *)data + at * (lora_dtype_bits(type) / 8), type, 1);
 	return value;
 }
 
@@ -375,18 +377,33 @@ static struct run tile_run(const struct lora_block *block, struct lora_tile tile
 	return run;
 }
 
-static enum lora_status compute_tile(const struct lora_block *block, struct lora_tile tile,
+/* The way back of one tile, from the block's bytes. */
+static enum lora_status restore_tile(const struct lora_block *block, struct lora_tile tile,
 				     const struct lora_kern *kern, struct lora_scratch *scratch,
 				     struct lora_error *err)
 {
 	const struct lora_job *job = block->job;
+	struct lora_way way = {block->w, job->in_type, block->out, job->out_type};
+	enum lora_status status = lora__tile_update(block->plan, job, tile, kern, scratch, err);
+
+	if (!status)
+		lora__tile_predict(block, tile, way, kern, scratch);
+	return status;
+}
+
+static enum lora_status merge_tile(const struct lora_block *block, struct lora_tile tile,
+				   const struct lora_kern *kern, struct lora_scratch *scratch,
+				   struct lora_error *err)
+{
+	const struct lora_job *job = block->job;
+	struct lora_way way = {block->out, job->out_type, block->predicted, job->in_type};
 	uint64_t runs = tile.cols == job->width ? 1 : tile.rows;
 	enum lora_status status;
 
 	for (uint64_t i = 0; i < runs && !job->plain && block->w; i++) {
 		struct run run = tile_run(block, tile, i);
 
-		widen(kern, scratch->base + run.at, run.w, job->in_type, run.n);
+		lora__widen(kern, scratch->base + run.at, run.w, job->in_type, run.n);
 	}
 	if (job->plain)
 		status = lora__tile_update(block->plan, job, tile, kern, scratch, err);
@@ -398,6 +415,8 @@ static enum lora_status compute_tile(const struct lora_block *block, struct lora
 		else
 			general_run(job, tile_run(block, tile, i), kern, scratch, block->stats);
 	}
+	if (!status && block->predicted)
+		lora__tile_predict(block, tile, way, kern, scratch);
 	return status;
 }
 
@@ -416,7 +435,9 @@ enum lora_status lora__block_compute(const struct lora_block *block, struct lora
 			uint64_t cols =
 			    rows.cols - c < LORA_TILE_COLS ? rows.cols - c : LORA_TILE_COLS;
 			struct lora_tile tile = {rows.row, rows.rows, rows.col + c, cols};
-			enum lora_status status = compute_tile(block, tile, kern, scratch, err);
+			enum lora_status status =
+			    block->job->restores ? restore_tile(block, tile, kern, scratch, err)
+						 : merge_tile(block, tile, kern, scratch, err);
 
 			if (status)
 				return status;

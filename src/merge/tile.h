@@ -17,6 +17,8 @@ struct lora_scratch {
 	float *update;		     /* LORA_TILE_AREA: D */
 	float *value;		     /* LORA_TILE_AREA: W' before rounding, on the general path */
 	float *base;		     /* LORA_TILE_AREA: f32(W), on the general path */
+	float *rounded;		     /* LORA_TILE_AREA: f32(W'), on the general path */
+	float *span;		     /* LORA_STAT_SPAN: a prediction before rounding */
 	float *line;		     /* one row of an adapter's dense tensor */
 	float *left;		     /* rows of a left factor that is too large to keep whole */
 	size_t line_room, left_room; /* elements */
@@ -44,12 +46,31 @@ struct lora_block {
 	const struct lora_plan *plan;
 	const struct lora_job *job;
 	uint64_t first, count;
-	const uint8_t *w;	  /* the base's bytes of them; NULL without a base */
-	uint8_t *out;		  /* gets theirs */
+	const uint8_t *w;   /* the base's bytes of them; NULL without a base */
+	uint8_t *out;	    /* gets theirs; of a job that restores, predictions */
+	uint8_t *predicted; /* gets what a way back would predict of w, in w's type; or NULL */
 	struct lora_stats *stats; /* added to, tile by tile */
 };
 
-/* LORA_INPUT for a result that is not finite, with its place. */
+/* A tile of the way back: from `merged` values, D in scratch->update, to `base`, each at the first
+ * element of the block. loractl-undo(5), "Prediction". */
+struct lora_way {
+	const uint8_t *merged;
+	enum lora_dtype merged_type;
+	uint8_t *base;
+	enum lora_dtype base_type;
+};
+
+void lora__tile_predict(const struct lora_block *block, struct lora_tile tile, struct lora_way way,
+			const struct lora_kern *kern, struct lora_scratch *scratch); /* predict.c */
+
+/* n elements of a type that we compute with, to f32 and back. */
+void lora__widen(const struct lora_kern *kern, float *out, const void *in, enum lora_dtype type,
+		 size_t n);
+void lora__narrow(const struct lora_kern *kern, void *out, enum lora_dtype type, const float *in,
+		  size_t n);
+
+/* LORA_INPUT for a result that is not finite, with its place (but where it restores). */
 enum lora_status lora__block_compute(const struct lora_block *block, struct lora_scratch *scratch,
 				     struct lora_error *err);
 

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* merge/predict.c - what the base was, judging by the merged values and the update
+ *
+ * W' = RNE(g * (W + D)) is taken back as P = RNE(W' / g - D). P is W but for what rounding lost,
+ * mostly nothing, else one unit in the last place; where D moved a value into a higher binade, or
+ * into a narrower type, more. What remains is the residual's matter: a prediction may be wrong, but
+ * must be the same bits wherever it is made, while merging and while taking back.
+ */
+#include "merge/tile.h"
+
+#include "kern/unapply.h"
+
+#include <string.h>
+
+static bool is_zero_row(const struct lora_job *job, uint64_t row)
+{
+	return job->zero_rows && (job->zero_rows[row / 8] >> row % 8 & 1);
+}
+
+/* n elements of one row from column `col` on; at most LORA_STAT_SPAN. */
+struct piece {
+	uint64_t row, col;
+	size_t n;
+};
+
+static void predict_piece(const struct lora_job *job, struct piece piece, struct lora_way way,
+			  const float *D, const struct lora_kern *kern, float *q)
+{
+	lora__widen(kern, q, way.merged, way.merged_type, piece.n);
+	if (job->gain && job->gain_by_column)
+		lora__ungain(q, job->gain + piece.col, 1, piece.n);
+	else if (job->gain)
+		lora__ungain(q, job->gain + piece.row, 0, piece.n);
+	lora__unapply(q, D, piece.n);
+	lora__narrow(kern, way.base, way.base_type, q, piece.n);
+}
+
+void lora__tile_predict(const struct lora_block *block, struct lora_tile tile, struct lora_way way,
+			const struct lora_kern *kern, struct lora_scratch *scratch)
+{
+	const struct lora_job *job = block->job;
+	size_t merged = lora_dtype_bits(way.merged_type) / 8,
+	       base = lora_dtype_bits(way.base_type) / 8;
+
+	for (uint64_t i = 0; i < tile.rows; i++)
+		for (uint64_t j = 0; j < tile.cols; j += LORA_STAT_SPAN) {
+			uint64_t left = tile.cols - j, row = tile.row + i, col = tile.col + j,
+				 at = row * job->width + col - block->first;
+			struct piece piece = {
+			    row, col, left < LORA_STAT_SPAN ? (size_t)left : LORA_STAT_SPAN};
+			struct lora_way here = {way.merged + at * merged, way.merged_type,
+						way.base + at * base, way.base_type};
+
+			if (is_zero_row(job, row))
+				memset(here.base, 0, piece.n * base);
+			else
+				predict_piece(job, piece, here, scratch->update + i * tile.cols + j,
+					      kern, scratch->span);
+		}
+}
