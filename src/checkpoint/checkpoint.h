@@ -59,6 +59,21 @@ struct lora_model {
 	struct lora_sha256 root;
 };
 
+/* The receipt of a merged model stands in its directory, or beside its file under
+ * FILE.receipt.json.
+ */
+#define LORA_RECEIPT_FILE   "loractl-receipt.json"
+#define LORA_RECEIPT_SUFFIX ".receipt.json"
+#define LORA_RECEIPT_LIMIT  ((uint64_t)64 << 20) /* 300 bytes a tensor, of 200,000 tensors */
+
+char *lora__receipt_path(const char *model, bool directory); /* malloc'd; NULL without memory */
+/* The receipt, if it describes what stands at `model`: every weight file that it names, with its
+ * size. Otherwise an error that says why not, and *receipt NULL. */
+enum lora_status lora__receipt_load(struct lora_json **receipt, const char *model, bool directory,
+				    struct lora_error *err);
+/* The first of its weight files' entries (`name`, `size`, `sha256`). */
+const struct lora_json *lora__receipt_files(const struct lora_json *receipt);
+
 /* Is there something that opens as a checkpoint (directory with config.json and weights, or a
  * safetensors file, or a name in the hub cache)? Looks at names and first bytes. No error if not.
  */

@@ -17,17 +17,13 @@
 #include "merge/plan.h"
 #include "merge/receipt.h"
 #include "merge/sidecar.h"
+#include "merge/target.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
-
-#define RECEIPT_NAME   "loractl-receipt.json"
-#define RECEIPT_SUFFIX ".receipt.json"
-#define RECEIPT_LIMIT  (64u << 20) /* bytes: 300 a tensor, of 200,000 tensors */
 
 struct lora_merge_result {
 	struct lora_arena arena;
@@ -60,131 +56,6 @@ static enum lora_status check_arguments(const struct lora_merge_input *inputs, s
 			return lora__fail(err, LORA_USAGE, "weight of adapter '%s' is not finite",
 					  lora__escape(inputs[a].adapter->name));
 	return LORA_OK;
-}
-
-static enum lora_status refuse_overlap(const char *output, const char *input,
-				       struct lora_error *err)
-{
-	bool inside = false, around = false;
-	enum lora_status status = lora__path_inside(output, input, &inside, err);
-
-	if (!status && !inside)
-		status = lora__path_inside(input, output, &around, err);
-	if (!status && (inside || around))
-		return lora__fail(err, LORA_USAGE, "output '%s' %s '%s': choose another place",
-				  lora__escape(output),
-				  inside ? "is, or lies inside, the input" : "contains the input",
-				  lora__escape(input));
-	return status;
-}
-
-/* Where the receipt of an output stands; malloc'd. */
-static char *receipt_path(const char *output, bool directory)
-{
-	char *path = NULL;
-
-	if (directory)
-		return lora__path_join(output, RECEIPT_NAME);
-	path = malloc(strlen(output) + sizeof(RECEIPT_SUFFIX));
-	if (path)
-		sprintf(path, "%s%s", output, RECEIPT_SUFFIX);
-	return path;
-}
-
-/* Does every weight file that the receipt names stand there with its size? */
-static bool describes(const struct lora_json *receipt, const char *output, bool directory)
-{
-	const struct lora_json *files = lora__json_get(lora__json_get(receipt, "merged"), "files");
-	const struct lora_json *file = lora__json_first(files);
-	bool all = file != NULL;
-
-	for (; file && all; file = lora__json_next(file)) {
-		const char *name = lora__json_string(lora__json_get(file, "name"));
-		char *path =
-		    name && lora__path_is_plain(name) ? lora__path_join(output, name) : NULL;
-		struct stat st;
-		uint64_t size;
-
-		all = path && lora__json_u64(lora__json_get(file, "size"), &size) &&
-		      stat(directory ? path : output, &st) == 0 && S_ISREG(st.st_mode) &&
-		      (uint64_t)st.st_size == size;
-		free(path);
-	}
-	return all;
-}
-
-/* Is `path` the receipt of what stands at `output`? What cannot be read as one is none. */
-static bool is_ours(const char *path, const char *output, bool directory)
-{
-	static const char schema[] = "loractl.receipt/";
-	struct lora_json *json = NULL;
-	const char *found;
-	char *text = NULL;
-	size_t size = 0;
-	bool ours;
-
-	if (lora__file_slurp(path, RECEIPT_LIMIT, &text, &size, NULL) == LORA_OK)
-		(void)lora__json_parse(&json, text, size, NULL);
-	found = lora__json_string(lora__json_get(json, "schema"));
-	ours = found && strncmp(found, schema, sizeof(schema) - 1) == 0 &&
-	       describes(json, output, directory);
-	lora__json_free(json);
-	free(text);
-	return ours;
-}
-
-/* An output that exists is replaced only with --force, and only if our receipt is with it. A
- * receipt without an output, and a symbolic link that leads nowhere, are somebody else's. */
-static enum lora_status check_existing(const char *output, bool directory, bool force,
-				       struct lora_error *err)
-{
-	enum lora_path_kind kind = LORA_PATH_ABSENT, beside = LORA_PATH_ABSENT;
-	char *path = receipt_path(output, directory);
-	struct stat link;
-	bool there, is_link;
-	enum lora_status status =
-	    path ? lora__path_kind(output, &kind, err) : lora__fail_memory(err);
-
-	if (!status)
-		status = lora__path_kind(path, &beside, err);
-	if (status)
-		goto out;
-	there = lstat(output, &link) == 0;
-	is_link = there && S_ISLNK(link.st_mode);
-	if (kind == LORA_PATH_ABSENT && !there) {
-		if (beside != LORA_PATH_ABSENT)
-			status = lora__fail(err, LORA_USAGE,
-					    "'%s' exists without '%s': remove it yourself",
-					    lora__escape(path), lora__escape(output));
-	} else if (!force) {
-		status =
-		    lora__fail(err, LORA_USAGE, "output '%s' exists: remove it, or use --force",
-			       lora__escape(output));
-	} else if (kind != (directory ? LORA_PATH_DIRECTORY : LORA_PATH_FILE) ||
-		   beside != LORA_PATH_FILE || is_link || !is_ours(path, output, directory)) {
-		status = lora__fail(err, LORA_USAGE,
-				    "output '%s' exists and is no model that loractl wrote: remove "
-				    "it yourself",
-				    lora__escape(output));
-	}
-out:
-	free(path);
-	return status;
-}
-
-static enum lora_status check_output(const struct lora_plan *plan, const char *output,
-				     struct lora_error *err)
-{
-	enum lora_status status = LORA_OK;
-
-	if (!output)
-		return LORA_OK;
-	status = refuse_overlap(output, plan->base->path, err);
-	for (size_t a = 0; a < plan->input_count && !status; a++)
-		status = refuse_overlap(output, plan->inputs[a].adapter->path, err);
-	if (!status)
-		status = check_existing(output, plan->base->directory, plan->options->force, err);
-	return status;
 }
 
 static bool any_bound(const struct lora_plan *plan)
@@ -321,17 +192,17 @@ static enum lora_status write_receipt(const struct lora_plan *plan, struct lora_
 				      const char *path, const struct lora_merge_result *result,
 				      struct lora_error *err)
 {
-	char *beside = receipt_path(path, false);
+	char *beside = lora__receipt_path(path, false);
 	int fd = -1;
 	enum lora_status status = beside ? LORA_OK : lora__fail_memory(err);
 
 	if (!status && plan->base->directory)
-		status = lora__output_file(output, RECEIPT_NAME, 0, &fd, err);
+		status = lora__output_file(output, LORA_RECEIPT_FILE, 0, &fd, err);
 	else if (!status)
 		status = lora__output_beside(output, beside, &fd, err);
 	if (!status)
-		status =
-		    lora__write_at(fd, RECEIPT_NAME, 0, result->receipt, result->receipt_size, err);
+		status = lora__write_at(fd, LORA_RECEIPT_FILE, 0, result->receipt,
+					result->receipt_size, err);
 	if (!status && plan->base->directory)
 		status = lora__output_finish(output, fd, err);
 	free(beside);
@@ -438,6 +309,8 @@ static enum lora_status write_all(struct lora_plan *plan, const char *path,
 		status = write_receipt(plan, output, path, result, err);
 	if (!status && plan->options->verify)
 		status = read_back(plan, output, err);
+	if (!status) /* what came into it meanwhile is not lost either */
+		status = lora__target_check(plan, path, err);
 	if (!status)
 		status = lora__output_commit(output, err);
 	lora__output_free(output);
@@ -467,7 +340,8 @@ static double seconds_since(const struct timespec *begin)
 static enum lora_status run(struct lora_plan *plan, const char *output,
 			    struct lora_merge_result *result, struct lora_error *err)
 {
-	enum lora_status status = lora__kern(err) ? check_output(plan, output, err) : LORA_USAGE;
+	enum lora_status status =
+	    lora__kern(err) ? lora__target_check(plan, output, err) : LORA_USAGE;
 
 	if (plan->base->index_ignored)
 		lora__note(plan->observer, LORA_NOTE_WARNING,

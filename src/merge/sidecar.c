@@ -215,13 +215,22 @@ static enum lora_status write_index(const struct lora_plan *plan, struct lora_ou
 	return status;
 }
 
+/* Never copied, wherever they stand: they would be false beside other weights. */
+static bool is_false(const char *name)
+{
+	return one_of(name, false_names) || ends_in(name, false_suffixes);
+}
+
+/* Two files of the top directory are written here, not copied. */
+static bool is_written(const char *name)
+{
+	return strcmp(name, LORA_CONFIG_FILE) == 0 || strcmp(name, LORA_INDEX_FILE) == 0;
+}
+
 /* Is this file of the base's top directory written by somebody else here, or left behind? */
 static bool skipped(const struct lora_plan *plan, const char *name, bool top)
 {
-	if (one_of(name, false_names) || ends_in(name, false_suffixes))
-		return true;
-	if (top &&
-	    (strcmp(name, "config.json") == 0 || strcmp(name, "model.safetensors.index.json") == 0))
+	if (is_false(name) || (top && is_written(name)))
 		return true;
 	for (size_t f = 0; f < plan->file_count && top; f++)
 		if (strcmp(name, plan->files[f].name) == 0)
@@ -394,6 +403,33 @@ enum lora_status lora__tokenizer_note(const struct lora_plan *plan, struct lora_
 			free(ours);
 		}
 	return status;
+}
+
+/* Does a regular file, or a directory that is no link, stand under this name there? */
+static bool stands(const char *root, const char *name, bool directory)
+{
+	char *path = lora__path_join(root, name);
+	struct stat info;
+	bool yes = path && (directory ? lstat(path, &info) == 0 && S_ISDIR(info.st_mode)
+				      : stat(path, &info) == 0 && S_ISREG(info.st_mode));
+
+	free(path);
+	return yes;
+}
+
+bool lora__sidecar_expected(const struct lora_plan *plan, const char *name, bool directory)
+{
+	const char *slash = strrchr(name, '/'), *last = slash ? slash + 1 : name;
+	bool top = !slash;
+
+	if (is_false(last) ||
+	    (ends_in(last, weight_suffixes) && !(top && !directory && is_written(last))))
+		return false;
+	for (size_t a = 0; a < plan->input_count && plan->options->adapter_tokenizer && top; a++)
+		if (one_of(name, tokenizer_files) &&
+		    stands(plan->inputs[a].adapter->path, name, directory))
+			return true;
+	return stands(plan->base->path, name, directory);
 }
 
 enum lora_status lora__sidecars_write(const struct lora_plan *plan, struct lora_output *output,

@@ -13,6 +13,9 @@
  * the tokenizer from the adapter if asked. What is left behind is noted. */
 enum lora_status lora__sidecars_write(const struct lora_plan *plan, struct lora_output *output,
 				      struct lora_error *err);
+/* Would this merge write something of this kind under this name (relative, with '/')? Its parent is
+ * expected too. */
+bool lora__sidecar_expected(const struct lora_plan *plan, const char *name, bool directory);
 /* Notes whether an adapter brings a tokenizer that differs from the base's. */
 enum lora_status lora__tokenizer_note(const struct lora_plan *plan, struct lora_error *err);
 

@@ -104,6 +104,39 @@ refused 3 'nothing' "$LORACTL" merge base nothing -o out --force
 rm -rf out
 mv old out
 done_reading "$LORACTL" merge -q base adapter -o out --force --dry-run
+# A file that somebody added is not lost with it, wherever it stands and whatever it is.
+mkdir base/original base/.git
+echo base >base/original/params
+echo base >base/notes.md
+echo base >base/pytorch_model.bin # not copied: it may be the weights
+done_well "$LORACTL" merge -q base adapter -o ours
+for stranger in NOTES zz.safetensors original/more .hidden pytorch_model.bin loractl-files.json original/config.json; do
+	echo mine >ours/$stranger
+	refused 2 "'ours' holds '${stranger//./\\.}'" "$LORACTL" merge base adapter -o ours --force
+	rm ours/$stranger
+done
+for stranger in mine original/mine .git; do
+	mkdir ours/$stranger
+	refused 2 "'ours' holds '${stranger//./\\.}'" "$LORACTL" merge base adapter -o ours --force
+	rmdir ours/$stranger
+done
+ln -s ../../want ours/link
+refused 2 "'ours' holds 'link'" "$LORACTL" merge base adapter -o ours --force
+rm ours/link
+mkfifo ours/fifo
+refused 2 "'ours' holds 'fifo'" "$LORACTL" merge base adapter -o ours --force
+rm ours/fifo
+touch ours/b ours/a ours/c # the first of them by name
+refused 2 "'ours' holds 'a'" "$LORACTL" merge base adapter -o ours --force
+rm ours/[abc]
+echo mine >ours/added_tokens.json # an adapter's tokenizer, if it is asked for
+refused 2 "'ours' holds 'added_tokens\.json'" "$LORACTL" merge base adapter -o ours --force
+cp -r adapter bringing
+echo '{}' >bringing/added_tokens.json
+refused 2 "'ours' holds 'added_tokens\.json'" "$LORACTL" merge base bringing -o ours --force
+expect_exit 0 "$LORACTL" merge -q base bringing -o ours --force --tokenizer adapter
+expect_equal "$(cat ours/added_tokens.json)" '{}'
+rm -r base/original base/.git base/notes.md base/pytorch_model.bin bringing ours
 # Its own output as the base, or as a thing inside of it.
 refused 2 '.' "$LORACTL" merge out adapter -o out --force
 refused 2 '.' "$LORACTL" merge out adapter -o out/again --force
