@@ -63,8 +63,11 @@ static enum lora_status fail(size_t result, struct lora_error *err)
 static size_t set_up(ZSTD_CCtx *context, enum lora_frame_sort sort)
 {
 	static const int levels[] = {3, 19, NO_MATCHES};
-	size_t result = ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, levels[sort]);
+	size_t result = ZSTD_CCtx_reset(context, ZSTD_reset_session_only); /* it may have failed */
 
+	if (ZSTD_isError(result))
+		return result;
+	result = ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, levels[sort]);
 	if (ZSTD_isError(result))
 		return result;
 	return ZSTD_CCtx_setParameter(context, LITERALS,
@@ -83,7 +86,8 @@ enum lora_status lora__frame_pack(struct lora_codec *codec, enum lora_frame_sort
 	if (!ZSTD_isError(result))
 		*packed = result;
 	else if (ZSTD_getErrorCode(result) != ZSTD_error_dstSize_tooSmall)
-		return lora__fail_memory(err); /* nothing else can fail: the input is any bytes */
+		return lora__fail(err, LORA_SYSTEM, "zstd cannot compress: %s",
+				  ZSTD_getErrorName(result)); /* memory: the input is any bytes */
 	return LORA_OK;
 }
 

@@ -35,6 +35,9 @@ struct lora_merge_options {
 	bool verify;		/* then read back and compare with the plain reference kernel */
 	bool force;		/* replace the output, if it is a model that we wrote */
 	unsigned threads;	/* 0: every core this process may use */
+	const char *undo;	/* also write the record that lora_unmerge needs, there; or NULL */
+	bool undo_large;	/* even where the output's type cannot hold the base's values */
+	const char *expect;	/* a receipt: unless the same files come out, LORA_NO; or NULL */
 };
 
 #define LORA_MERGE_OPTIONS_INIT                                                                    \
@@ -62,6 +65,10 @@ struct lora_merge_summary {
 	double rho, unchanged, noise; /* over all adapted elements */
 	uint64_t bytes;		      /* of weights written (or that would be) */
 	double seconds;
+	bool undo;		/* there is a record (or would be); then: */
+	uint64_t undo_residual; /* bytes of what predictions got wrong ... */
+	uint64_t undo_adapted;	/* ... about so many bytes of the base */
+	uint64_t undo_bytes;	/* of the whole record; 0 in a dry run */
 };
 
 struct lora_merge_result; /* owns all that its accessors return */
@@ -72,10 +79,12 @@ struct lora_merge_input {
 };
 
 /* Merges into `output` (a directory where the base is one, else a file), which exists whole or not
- * at all. With dry_run `output` may be NULL. On success *out describes the merge. LORA_NO: bound to
- * another base, not bound (require_bound), verification found a difference; LORA_USAGE: output
- * exists, equals or lies inside an input; LORA_INPUT: unmatched tensors, non-finite values,
- * overflow, nothing changed; LORA_SYSTEM: I/O, memory. */
+ * at all, and so does the undo record: it gets its name just before the output gets its own. With
+ * dry_run `output` may be NULL. On success *out describes the merge. LORA_NO: bound to
+ * another base, not bound (require_bound), verification found a difference, other files than
+ * expected; LORA_USAGE: output exists, equals or lies inside an input, undo without undo_large;
+ * LORA_INPUT: unmatched tensors, non-finite values, overflow, nothing changed; LORA_SYSTEM: I/O,
+ * memory. */
 LORA_API enum lora_status lora_merge(struct lora_merge_result **out, struct lora_model *base,
 				     const struct lora_merge_input *inputs, size_t count,
 				     const char *output, const struct lora_merge_options *options,

@@ -81,8 +81,8 @@ enum lora_status lora__output_file(struct lora_output *output, const char *name,
 				   int *fd, struct lora_error *err);
 /* Syncs and closes one file early (so that many small files do not exhaust descriptors). */
 enum lora_status lora__output_finish(struct lora_output *output, int fd, struct lora_error *err);
-/* A companion file beside a FILE output (OUT.receipt.json), renamed together with it: companions
- * first, the output last. */
+/* A companion file elsewhere (OUT.receipt.json, an undo record), renamed together with the output:
+ * companions first, the output last. */
 enum lora_status lora__output_beside(struct lora_output *output, const char *path, int *fd,
 				     struct lora_error *err);
 /* All or nothing; after a failure only lora__output_free() is left to do. LORA_USAGE if something

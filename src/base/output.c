@@ -299,9 +299,6 @@ enum lora_status lora__output_beside(struct lora_output *output, const char *pat
 	enum lora_status status;
 
 	*fd = -1;
-	if (output->place.directory)
-		return lora__fail(err, LORA_USAGE, "'%s' is a directory: write '%s' into it",
-				  lora__escape(output->place.path), lora__escape(path));
 	lora__output_lock();
 	status = lora__output_check(output, err);
 	if (status != LORA_OK)

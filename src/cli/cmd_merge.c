@@ -13,6 +13,8 @@
 struct merge_args {
 	const char *output;
 	int dtype; /* enum merge_dtype, or -1 */
+	const char *undo;
+	bool undo_large;
 	bool no_receipt;
 	bool require_bound;
 	bool allow_unmatched;
@@ -89,6 +91,8 @@ static struct lora_merge_options merge_options(const struct merge_args *args, un
 
 	options.dtype = args->dtype < 0 ? LORA_DTYPE_NONE : types[args->dtype];
 	options.tied = (enum lora_tied)args->tied;
+	options.undo = args->undo;
+	options.undo_large = args->undo_large;
 	options.no_receipt = args->no_receipt;
 	options.require_bound = args->require_bound;
 	options.allow_unmatched = args->allow_unmatched;
@@ -125,6 +129,13 @@ static void print_summary(const struct cmd_ctx *ctx, const struct merge_args *ar
 	fprintf(out, "%-12s%s of the updated weights, by rounding\n", "unchanged",
 		percent(s->unchanged, a));
 	fprintf(out, "%-12s%s of |update|, by rounding\n", "noise", percent(s->noise, a));
+	if (s->undo)
+		fprintf(out, "%-12s%s, %.2f %% of the adapted weights%s%s\n", "undo",
+			ui_size(s->undo_residual, a),
+			s->undo_adapted ? 100 * (double)s->undo_residual / (double)s->undo_adapted
+					: 0.0,
+			s->undo_bytes ? "; with the factors " : "",
+			s->undo_bytes ? ui_size(s->undo_bytes, b) : "");
 	fprintf(out, "%-12s%s of weights in %.2f s%s\n", args->dry_run ? "would write" : "wrote",
 		ui_size(s->bytes, b), s->seconds,
 		args->verify && !args->dry_run ? ", read back and verified" : "");
@@ -257,6 +268,24 @@ static const struct opt opts[] = {
 	.at = offsetof(struct merge_args, dtype),
     },
     {
+	.kind = OPT_PATH,
+	.name = "undo",
+	.metavar = "FILE",
+	.help = "also write the record that unmerge needs",
+	.detail = "With OUT and FILE the base comes back byte for byte, without the adapter. "
+		  "FILE gets its name just before OUT does: there is never a merged model whose "
+		  "record is missing or torn.",
+	.at = offsetof(struct merge_args, undo),
+	.hint = HINT_FILE,
+    },
+    {
+	.kind = OPT_FLAG,
+	.name = "undo-large",
+	.help = "write a record even if it will be nearly as large as the base",
+	.detail = "So it is where --dtype is narrower than the base's type.",
+	.at = offsetof(struct merge_args, undo_large),
+    },
+    {
 	.kind = OPT_FLAG,
 	.name = "dry-run",
 	.help = "plan and predict, write nothing",
@@ -361,6 +390,7 @@ static const struct example examples[] = {
     {"one adapter", "loractl merge base/ adapter/ -o merged/"},
     {"two of them, the second at half its strength",
      "loractl merge base/ style/ facts/:0.5 -o merged/"},
+    {"so that it can be taken back", "loractl merge base/ adapter/ -o merged/ --undo merged.undo"},
     {"what would happen, as JSON", "loractl merge base/ adapter/ --dry-run --json"},
     {NULL, NULL},
 };

@@ -18,6 +18,7 @@
 #include "merge/receipt.h"
 #include "merge/sidecar.h"
 #include "merge/target.h"
+#include "merge/undo_write.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -163,6 +164,37 @@ static enum lora_status open_outputs(struct lora_plan *plan, struct lora_output 
 	return status;
 }
 
+static bool needs_digests(const struct lora_merge_options *options)
+{
+	return !options->no_receipt || options->undo || options->expect;
+}
+
+/* Bits of a value that a type keeps. */
+static int precision(enum lora_dtype type)
+{
+	return type == LORA_DTYPE_F32 ? 24 : type == LORA_DTYPE_F16 ? 11 : 8;
+}
+
+/* Where rounding takes most of every value, a record holds as much as the base. */
+static enum lora_status refuse_narrow_undo(const struct lora_plan *plan, struct lora_error *err)
+{
+	for (size_t i = 0; i < plan->job_count && plan->options->undo; i++) {
+		const struct lora_job *job = &plan->jobs[i];
+
+		if (!job->replace && !plan->options->undo_large &&
+		    precision(job->out_type) < precision(job->in_type))
+			return lora__fail(err, LORA_USAGE,
+					  "--undo with --dtype %s: rounding '%s' from %s loses "
+					  "bits of every value, "
+					  "the record will be nearly as large as the base: use "
+					  "--undo-large, or a "
+					  "wider --dtype",
+					  lora_dtype_name(job->out_type), lora__escape(job->name),
+					  lora_dtype_name(job->in_type));
+	}
+	return LORA_OK;
+}
+
 static enum lora_status inputs_unchanged(const struct lora_plan *plan, struct lora_error *err)
 {
 	enum lora_status status = lora__model_unchanged(plan->base, err);
@@ -274,6 +306,11 @@ static enum lora_status make_result(const struct lora_plan *plan, struct lora_me
 	result->summary.unchanged = r.unchanged;
 	result->summary.noise = r.noise;
 	result->summary.bytes = plan->bytes;
+	result->summary.undo = plan->undo != NULL;
+	result->summary.undo_bytes = plan->undo_size;
+	if (plan->undo)
+		lora__undo_sizes(plan, &result->summary.undo_residual,
+				 &result->summary.undo_adapted);
 	if (plan->options->no_receipt)
 		return LORA_OK;
 	if (!plan->options->dry_run)
@@ -284,28 +321,61 @@ static enum lora_status make_result(const struct lora_plan *plan, struct lora_me
 	return status;
 }
 
+/* The record of the way back, a companion of the output. */
+static enum lora_status write_undo(struct lora_plan *plan, struct lora_output *output,
+				   struct lora_error *err)
+{
+	const char *path = plan->options->undo, *slash = strrchr(path, '/');
+	char *written = lora__output_path(output, NULL);
+	int fd = -1;
+	enum lora_status status =
+	    written ? lora__output_beside(output, path, &fd, err) : lora__fail_memory(err);
+
+	if (!status)
+		status = lora__undo_write(plan, fd, written, err);
+	plan->undo_name = slash ? slash + 1 : path;
+	free(written);
+	return status;
+}
+
+/* Every block, and with a record what the blocks do not say. */
+static enum lora_status compute(struct lora_plan *plan, bool write, bool digests,
+				struct lora_error *err)
+{
+	const char *undo = plan->options->undo;
+	enum lora_status status = undo ? lora__undo_begin(plan, write ? undo : NULL, err) : LORA_OK;
+
+	if (!status)
+		status = lora__pipeline_run(plan, digests, err);
+	if (!status && undo)
+		status = lora__undo_replaced(plan, err);
+	if (!status)
+		status = inputs_unchanged(plan, err);
+	return status ? status : refuse_noop(plan, err);
+}
+
 /* The part that writes. */
 static enum lora_status write_all(struct lora_plan *plan, const char *path,
 				  struct lora_merge_result *result, struct lora_error *err)
 {
 	struct lora_output *output = NULL;
-	bool digests = !plan->options->no_receipt;
+	bool receipt = !plan->options->no_receipt;
 	enum lora_status status =
 	    lora__output_begin(&output, path, plan->base->directory, plan->options->force, err);
 
 	if (!status)
 		status = open_outputs(plan, output, err);
 	if (!status)
-		status = lora__pipeline_run(plan, digests, err);
+		status = compute(plan, true, needs_digests(plan->options), err);
 	if (!status)
-		status = inputs_unchanged(plan, err);
-	if (!status)
-		status = refuse_noop(plan, err);
+		status = lora__receipt_expect(plan, err);
 	if (!status && plan->base->directory)
 		status = lora__sidecars_write(plan, output, err);
+	if (!status && plan->options->undo)
+		status = write_undo(plan, output, err);
 	if (!status)
 		status = make_result(plan, result, err);
-	if (!status && digests)
+	if (!status && receipt)
 		status = write_receipt(plan, output, path, result, err);
 	if (!status && plan->options->verify)
 		status = read_back(plan, output, err);
@@ -320,12 +390,8 @@ static enum lora_status write_all(struct lora_plan *plan, const char *path,
 static enum lora_status predict(struct lora_plan *plan, struct lora_merge_result *result,
 				struct lora_error *err)
 {
-	enum lora_status status = lora__pipeline_run(plan, false, err);
+	enum lora_status status = compute(plan, false, false, err);
 
-	if (!status)
-		status = inputs_unchanged(plan, err);
-	if (!status)
-		status = refuse_noop(plan, err);
 	return status ? status : make_result(plan, result, err);
 }
 
@@ -355,7 +421,9 @@ static enum lora_status run(struct lora_plan *plan, const char *output,
 		status = lora__plan_make(plan, err);
 	if (!status)
 		status = lora__tokenizer_note(plan, err);
-	if (!status && !plan->options->no_receipt)
+	if (!status)
+		status = refuse_narrow_undo(plan, err);
+	if (!status && needs_digests(plan->options))
 		status = digest_base(plan, err);
 	if (!status)
 		status = check_bindings(plan, err);
@@ -391,6 +459,7 @@ enum lora_status lora_merge(struct lora_merge_result **out, struct lora_model *b
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	*out = calloc(1, sizeof(**out));
 	status = *out ? run(&plan, output, *out, err) : lora__fail_memory(err);
+	lora__undo_end(&plan);
 	lora__plan_fini(&plan);
 	if (status) {
 		lora_merge_result_free(*out);

@@ -112,8 +112,11 @@ struct lora_plan {
 	bool untie;		/* tie_word_embeddings becomes false */
 	uint64_t vocab_size;	/* 0: unchanged */
 	uint64_t base_vocab_size;
-	uint64_t bytes;			/* of all output weight files */
-	struct lora_undo_writer *undo;	/* gets the residuals; or NULL */
+	uint64_t bytes;		       /* of all output weight files */
+	struct lora_undo_writer *undo; /* gets the residuals; or NULL */
+	const char *undo_name;	       /* the record's file name, once it is written; or NULL */
+	struct lora_sha256 undo_sha256;
+	uint64_t undo_size;
 	const struct lora_file *record; /* where jobs that restore have their chunks */
 };
 

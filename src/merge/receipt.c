@@ -7,6 +7,7 @@
  */
 #include "merge/receipt.h"
 
+#include "base/digest.h"
 #include "base/error.h"
 
 #include <math.h>
@@ -123,9 +124,32 @@ static void put_merged(struct lora_json_writer *w, const struct lora_plan *plan,
 	lora_json_end_object(w);
 }
 
-/* Only options that change what comes out: a rebuild needs exactly these. */
-static void put_options(struct lora_json_writer *w, const struct lora_merge_options *options)
+static void put_bool(struct lora_json_writer *w, const char *key, bool value)
 {
+	lora_json_key(w, key);
+	lora_json_bool(w, value);
+}
+
+static void put_key_map(struct lora_json_writer *w, char *const *pairs)
+{
+	lora_json_key(w, "key_map");
+	lora_json_begin_array(w);
+	for (; pairs && pairs[0]; pairs += 2) {
+		lora_json_begin_array(w);
+		lora_json_string(w, pairs[0]);
+		lora_json_string(w, pairs[1]);
+		lora_json_end_array(w);
+	}
+	lora_json_end_array(w);
+}
+
+/* Only options that change what comes out, or whether: a rebuild needs exactly these. The adapters
+ * of one command are opened alike. */
+static void put_options(struct lora_json_writer *w, const struct lora_plan *plan)
+{
+	const struct lora_merge_options *options = plan->options;
+	const struct lora_adapter *adapter = plan->inputs[0].adapter;
+
 	lora_json_key(w, "options");
 	lora_json_begin_object(w);
 	lora_json_key(w, "dtype");
@@ -134,6 +158,26 @@ static void put_options(struct lora_json_writer *w, const struct lora_merge_opti
 	lora_json_string(w, options->tied == LORA_TIED_SPLIT ? "split" : "refuse");
 	lora_json_key(w, "tokenizer");
 	lora_json_string(w, options->adapter_tokenizer ? "adapter" : "base");
+	put_bool(w, "allow_unmatched", options->allow_unmatched);
+	put_bool(w, "allow_noop", options->allow_noop);
+	put_bool(w, "allow_unknown", adapter->allow_unknown);
+	put_bool(w, "allow_mutated_base", adapter->allow_mutated_base);
+	put_key_map(w, adapter->key_map);
+	lora_json_end_object(w);
+}
+
+static void put_undo(struct lora_json_writer *w, const struct lora_plan *plan)
+{
+	lora_json_key(w, "undo");
+	if (!plan->undo_name) {
+		lora_json_null(w);
+		return;
+	}
+	lora_json_begin_object(w);
+	lora_json_key(w, "name");
+	lora_json_string(w, plan->undo_name);
+	lora_json_key(w, "sha256");
+	lora_json_sha256(w, &plan->undo_sha256);
 	lora_json_end_object(w);
 }
 
@@ -204,7 +248,7 @@ static enum lora_status put_receipt(struct lora_json_writer *w, const struct lor
 	put_base(w, plan->base);
 	status = put_adapters(w, plan, err);
 	put_merged(w, plan, root);
-	put_options(w, plan->options);
+	put_options(w, plan);
 	lora_json_key(w, "modules");
 	lora_json_begin_array(w);
 	for (size_t i = 0; i < plan->job_count; i++)
@@ -214,8 +258,7 @@ static enum lora_status put_receipt(struct lora_json_writer *w, const struct lor
 	put_names(w, plan);
 	lora_json_key(w, "untouched");
 	lora_json_uint(w, untouched_count(plan));
-	lora_json_key(w, "undo");
-	lora_json_null(w);
+	put_undo(w, plan);
 	lora_json_end_object(w);
 	return status;
 }
@@ -240,5 +283,48 @@ enum lora_status lora__receipt_text(const struct lora_plan *plan,
 			status = lora__fail_memory(err);
 	}
 	lora_json_writer_free(w);
+	return status;
+}
+
+static enum lora_status expect_files(const struct lora_plan *plan, const struct lora_json *files,
+				     struct lora_error *err)
+{
+	const struct lora_json *file = lora__json_first(files);
+
+	if (lora__json_count(files) != plan->file_count)
+		return lora__fail(err, LORA_NO, "the receipt names %zu files, and %zu come out",
+				  lora__json_count(files), plan->file_count);
+	for (size_t f = 0; f < plan->file_count; f++, file = lora__json_next(file)) {
+		const char *name = lora__json_string(lora__json_get(file, "name")),
+			   *text = lora__json_string(lora__json_get(file, "sha256"));
+		struct lora_sha256 sha256;
+
+		if (!name || !text || !lora__sha256_parse(text, &sha256))
+			return lora__fail(err, LORA_INPUT,
+					  "the receipt's merged.files is malformed");
+		/* A single file may have another name today. */
+		if ((plan->base->directory && strcmp(name, plan->files[f].name) != 0) ||
+		    !lora__sha256_equal(&sha256, &plan->files[f].digest))
+			return lora__fail(err, LORA_NO,
+					  "'%s' does not come out as the receipt says: nothing was "
+					  "written",
+					  lora__escape(plan->files[f].name));
+	}
+	return LORA_OK;
+}
+
+enum lora_status lora__receipt_expect(const struct lora_plan *plan, struct lora_error *err)
+{
+	const char *text = plan->options->expect;
+	struct lora_json *receipt = NULL;
+	enum lora_status status;
+
+	if (!text)
+		return LORA_OK;
+	status = lora__json_parse(&receipt, text, strlen(text), err);
+	if (!status)
+		status = expect_files(
+		    plan, lora__json_get(lora__json_get(receipt, "merged"), "files"), err);
+	lora__json_free(receipt);
 	return status;
 }

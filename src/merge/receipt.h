@@ -21,4 +21,8 @@ enum lora_status lora__receipt_text(const struct lora_plan *plan,
 				    const struct lora_sha256 *merged_root, char **text,
 				    size_t *size, struct lora_error *err);
 
+/* With options->expect: LORA_NO, naming the first that differs, unless the output's weight files
+ * are those of that receipt. */
+enum lora_status lora__receipt_expect(const struct lora_plan *plan, struct lora_error *err);
+
 #endif

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "merge/sidecar.h"
+#include "merge/undo_read.h"
 
 #include <dirent.h>
 #include <stdlib.h>
@@ -168,6 +169,46 @@ out:
 	return status;
 }
 
+/* A record's file is replaced, with --force, if it is one. */
+static enum lora_status check_record(const struct lora_plan *plan, const char *path,
+				     struct lora_error *err)
+{
+	enum lora_path_kind kind = LORA_PATH_ABSENT;
+	enum lora_status status = lora__path_kind(path, &kind, err);
+
+	if (status || kind == LORA_PATH_ABSENT)
+		return status;
+	if (!plan->options->force)
+		return lora__fail(err, LORA_USAGE,
+				  "undo record '%s' exists: remove it, or use --force",
+				  lora__escape(path));
+	if (!lora__undo_plausible(path))
+		return lora__fail(err, LORA_USAGE,
+				  "'%s' exists and is no undo record: choose another place",
+				  lora__escape(path));
+	return LORA_OK;
+}
+
+static enum lora_status check_undo(const struct lora_plan *plan, const char *output,
+				   struct lora_error *err)
+{
+	const char *path = plan->options->undo;
+	bool inside = false;
+	enum lora_status status = refuse_overlap(path, plan->base->path, err);
+
+	for (size_t a = 0; a < plan->input_count && !status; a++)
+		status = refuse_overlap(path, plan->inputs[a].adapter->path, err);
+	if (!status)
+		status = lora__path_inside(path, output, &inside, err);
+	if (!status && inside)
+		return lora__fail(
+		    err, LORA_USAGE,
+		    "the undo record '%s' would lie inside the output: choose another "
+		    "place",
+		    lora__escape(path));
+	return status ? status : check_record(plan, path, err);
+}
+
 enum lora_status lora__target_check(const struct lora_plan *plan, const char *output,
 				    struct lora_error *err)
 {
@@ -178,5 +219,7 @@ enum lora_status lora__target_check(const struct lora_plan *plan, const char *ou
 	status = refuse_overlap(output, plan->base->path, err);
 	for (size_t a = 0; a < plan->input_count && !status; a++)
 		status = refuse_overlap(output, plan->inputs[a].adapter->path, err);
-	return status ? status : check_existing(plan, output, err);
+	if (!status)
+		status = check_existing(plan, output, err);
+	return status || !plan->options->undo ? status : check_undo(plan, output, err);
 }

@@ -15,6 +15,7 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/watch.h"
+#include "merge/receipt.h"
 #include "merge/residual.h"
 #include "merge/tile.h"
 #include "merge/undo_json.h"
@@ -441,12 +442,13 @@ static size_t room_for(const struct lora_plan *plan, const struct lora_others *o
 }
 
 enum lora_status lora__undo_write(struct lora_plan *plan, int fd, const char *written,
-				  const struct lora_sha256 *merged_root, struct lora_sha256 *sha256,
 				  struct lora_error *err)
 {
+	struct lora_sha256 root;
 	struct record r = {.plan = plan, .fd = fd, .hasher = lora__hasher_new()};
 	size_t json_size = 0;
-	enum lora_status status = r.hasher ? LORA_OK : lora__fail_memory(err);
+	enum lora_status status =
+	    r.hasher ? lora__plan_root(plan, &root, err) : lora__fail_memory(err);
 
 	if (!status && plan->base->directory)
 		status = lora__undo_others(&r.others, plan, written, err);
@@ -455,7 +457,7 @@ enum lora_status lora__undo_write(struct lora_plan *plan, int fd, const char *wr
 			   "not in the record: '%s': unmerge will not bring it back",
 			   lora__escape(r.others.left[i].name));
 	if (!status)
-		status = lora__undo_json(plan, &r.others, plan->undo->chunks, merged_root, &r.json,
+		status = lora__undo_json(plan, &r.others, plan->undo->chunks, &root, &r.json,
 					 &json_size, err);
 	r.room = room_for(plan, &r.others);
 	r.tensors = calloc(r.room, sizeof(*r.tensors));
@@ -467,7 +469,8 @@ enum lora_status lora__undo_write(struct lora_plan *plan, int fd, const char *wr
 	if (!status)
 		status = put_all(&r, err);
 	if (!status)
-		lora__hasher_final(r.hasher, sha256);
+		lora__hasher_final(r.hasher, &plan->undo_sha256);
+	plan->undo_size = r.written;
 	lora__hasher_free(r.hasher);
 	lora__undo_others_fini(&r.others);
 	free(r.json);

@@ -31,10 +31,10 @@ enum lora_status lora__undo_chunk(struct lora_undo_writer *writer, size_t file,
 /* After the blocks: the base's tensors that were replaced whole. */
 enum lora_status lora__undo_replaced(struct lora_plan *plan, struct lora_error *err);
 
-/* Writes the record to `fd` (a companion of the output). `written` is where the merged model
- * stands now; its directory's other files are compared with the base's. */
+/* Writes the record to `fd` (a companion of the output) and fills plan->undo_sha256 and undo_size.
+ * `written` is where the merged model stands now; its directory's other files are compared with the
+ * base's. */
 enum lora_status lora__undo_write(struct lora_plan *plan, int fd, const char *written,
-				  const struct lora_sha256 *merged_root, struct lora_sha256 *sha256,
 				  struct lora_error *err);
 
 /* Bytes of all residuals, and of the base's tensors that they belong to. */
