@@ -2,13 +2,12 @@
 /* cli/cmd_merge.c - `loractl merge`: base + adapters -> a merged checkpoint and its receipt */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include <loractl/merge.h>
 
 #include "cmd.h"
+#include "inputs.h"
 #include "key_map.h"
-#include "reference.h"
 
 struct merge_args {
 	const char *output;
@@ -44,45 +43,6 @@ enum merge_tokenizer {
 static const char *const dtypes[] = {"f32", "f16", "bf16", NULL};
 static const char *const tieds[] = {"split", "refuse", NULL};
 static const char *const tokenizers[] = {"base", "adapter", NULL};
-
-/* Every adapter of the command line, opened. */
-struct inputs {
-	struct lora_merge_input *input;
-	size_t count;
-};
-
-static enum lora_status open_inputs(struct inputs *inputs, const char *const *references,
-				    size_t count, const struct lora_adapter_options *options,
-				    const struct lora_observer *observer, struct lora_error *err)
-{
-	inputs->input = calloc(count, sizeof(*inputs->input));
-	if (!inputs->input) {
-		err->status = LORA_SYSTEM;
-		snprintf(err->message, sizeof(err->message), "out of memory");
-		return err->status;
-	}
-	for (size_t i = 0; i < count; i++) {
-		struct lora_merge_input *input = &inputs->input[i];
-		char *path = NULL;
-		enum lora_status status =
-		    reference_split(references[i], &path, &input->weight, err);
-
-		if (!status)
-			status = lora_adapter_open(&input->adapter, path, options, observer, err);
-		free(path);
-		if (status)
-			return status;
-		inputs->count++;
-	}
-	return LORA_OK;
-}
-
-static void close_inputs(struct inputs *inputs)
-{
-	for (size_t i = 0; i < inputs->count; i++)
-		lora_adapter_close(inputs->input[i].adapter);
-	free(inputs->input);
-}
 
 static struct lora_merge_options merge_options(const struct merge_args *args, unsigned threads)
 {
@@ -219,10 +179,10 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 		status = lora_model_open(&base, references[0], &err);
 	if (!status)
 		status =
-		    open_inputs(&inputs, references + 1, count - 1, &options, ctx->observer, &err);
+		    inputs_open(&inputs, references + 1, count - 1, &options, ctx->observer, &err);
 	if (!status)
 		status = merge(ctx, args, inputs.input, inputs.count, base, &err);
-	close_inputs(&inputs);
+	inputs_close(&inputs);
 	lora_model_close(base);
 	key_map_free(&map);
 	return status ? ui_fail(ctx->ui, &err) : LORA_OK;

@@ -19,6 +19,7 @@
 #include "merge/sidecar.h"
 #include "merge/target.h"
 #include "merge/undo_write.h"
+#include "merge/unmerge.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -395,14 +396,6 @@ static enum lora_status predict(struct lora_plan *plan, struct lora_merge_result
 	return status ? status : make_result(plan, result, err);
 }
 
-static double seconds_since(const struct timespec *begin)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)(now.tv_sec - begin->tv_sec) + 1e-9 * (double)(now.tv_nsec - begin->tv_nsec);
-}
-
 static enum lora_status run(struct lora_plan *plan, const char *output,
 			    struct lora_merge_result *result, struct lora_error *err)
 {
@@ -466,7 +459,7 @@ enum lora_status lora_merge(struct lora_merge_result **out, struct lora_model *b
 		*out = NULL;
 		return status;
 	}
-	(*out)->summary.seconds = seconds_since(&begin);
+	(*out)->summary.seconds = lora__seconds_since(&begin);
 	return LORA_OK;
 }
 

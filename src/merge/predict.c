@@ -10,6 +10,7 @@
 
 #include "kern/unapply.h"
 
+#include <math.h>
 #include <string.h>
 
 static bool is_zero_row(const struct lora_job *job, uint64_t row)
@@ -57,4 +58,53 @@ void lora__tile_predict(const struct lora_block *block, struct lora_tile tile, s
 				predict_piece(job, piece, here, scratch->update + i * tile.cols + j,
 					      kern, scratch->span);
 		}
+}
+
+/* Biased exponent of a value as its type has it: subnormals share the lowest. */
+static int exponent(float value, enum lora_dtype type)
+{
+	int lowest = type == LORA_DTYPE_F16 ? 127 - 14 : 1, e;
+	uint32_t bits;
+
+	memcpy(&bits, &value, sizeof(bits));
+	e = (int)(bits >> 23 & 255);
+	return e > lowest ? e : lowest;
+}
+
+/* The merge rounded by e, uniform within half a unit of W'; the way back rounds W + e to W's units,
+ * of which 2^up make one of W': off in all cases but one of 2^up, and so far in the square mean. */
+static void expect_one(struct lora_stats *stats, float merged, float base, enum lora_dtype type)
+{
+	int mantissa = type == LORA_DTYPE_F32	? 23
+		       : type == LORA_DTYPE_F16 ? 10
+						: 7,
+	    up = exponent(merged, type) - exponent(base, type);
+	double ulp = ldexp(1, exponent(merged, type) - 127 - mantissa);
+
+	stats->nonzero++;
+	stats->w2 += (double)base * (double)base;
+	if (up <= 0)
+		return;
+	stats->d2 += 1 - ldexp(1, -up);
+	stats->e2 += ulp * ulp / 12 * (1 + ldexp(2, -2 * up));
+}
+
+void lora__tile_expect(const struct lora_block *block, struct lora_tile tile, struct lora_way way,
+		       const struct lora_kern *kern, struct lora_scratch *scratch,
+		       struct lora_stats *stats)
+{
+	const struct lora_job *job = block->job;
+	size_t merged = lora_dtype_bits(way.merged_type) / 8,
+	       base = lora_dtype_bits(way.base_type) / 8;
+
+	for (uint64_t i = 0; i < tile.rows; i++) {
+		uint64_t at = (tile.row + i) * job->width + tile.col - block->first;
+
+		lora__widen(kern, scratch->value, way.merged + at * merged, way.merged_type,
+			    (size_t)tile.cols);
+		lora__widen(kern, scratch->base, way.base + at * base, way.base_type,
+			    (size_t)tile.cols);
+		for (uint64_t j = 0; j < tile.cols; j++)
+			expect_one(stats, scratch->value[j], scratch->base[j], way.base_type);
+	}
 }

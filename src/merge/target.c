@@ -19,8 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum lora_status refuse_overlap(const char *output, const char *input,
-				       struct lora_error *err)
+enum lora_status lora__target_outside(const char *output, const char *input, struct lora_error *err)
 {
 	bool inside = false, around = false;
 	enum lora_status status = lora__path_inside(output, input, &inside, err);
@@ -194,10 +193,10 @@ static enum lora_status check_undo(const struct lora_plan *plan, const char *out
 {
 	const char *path = plan->options->undo;
 	bool inside = false;
-	enum lora_status status = refuse_overlap(path, plan->base->path, err);
+	enum lora_status status = lora__target_outside(path, plan->base->path, err);
 
 	for (size_t a = 0; a < plan->input_count && !status; a++)
-		status = refuse_overlap(path, plan->inputs[a].adapter->path, err);
+		status = lora__target_outside(path, plan->inputs[a].adapter->path, err);
 	if (!status)
 		status = lora__path_inside(path, output, &inside, err);
 	if (!status && inside)
@@ -216,9 +215,9 @@ enum lora_status lora__target_check(const struct lora_plan *plan, const char *ou
 
 	if (!output)
 		return LORA_OK;
-	status = refuse_overlap(output, plan->base->path, err);
+	status = lora__target_outside(output, plan->base->path, err);
 	for (size_t a = 0; a < plan->input_count && !status; a++)
-		status = refuse_overlap(output, plan->inputs[a].adapter->path, err);
+		status = lora__target_outside(output, plan->inputs[a].adapter->path, err);
 	if (!status)
 		status = check_existing(plan, output, err);
 	return status || !plan->options->undo ? status : check_undo(plan, output, err);

@@ -10,4 +10,8 @@
 enum lora_status lora__target_check(const struct lora_plan *plan, const char *output,
 				    struct lora_error *err);
 
+/* LORA_USAGE if `output` is, lies inside, or contains `input`. */
+enum lora_status lora__target_outside(const char *output, const char *input,
+				      struct lora_error *err);
+
 #endif

@@ -388,6 +388,8 @@ static enum lora_status restore_tile(const struct lora_block *block, struct lora
 
 	if (!status)
 		lora__tile_predict(block, tile, way, kern, scratch);
+	if (!status && !job->chunk_count)
+		lora__tile_expect(block, tile, way, kern, scratch, block->stats);
 	return status;
 }
 

@@ -64,6 +64,13 @@ struct lora_way {
 void lora__tile_predict(const struct lora_block *block, struct lora_tile tile, struct lora_way way,
 			const struct lora_kern *kern, struct lora_scratch *scratch); /* predict.c */
 
+/* The same tile, without a residual to repair it: what to expect of the predictions, in *stats:
+ * nonzero elements, d2 of them not the base's, e2 the sum of their squared errors, w2 of squares.
+ */
+void lora__tile_expect(const struct lora_block *block, struct lora_tile tile, struct lora_way way,
+		       const struct lora_kern *kern, struct lora_scratch *scratch,
+		       struct lora_stats *stats); /* predict.c */
+
 /* n elements of a type that we compute with, to f32 and back. */
 void lora__widen(const struct lora_kern *kern, float *out, const void *in, enum lora_dtype type,
 		 size_t n);
