@@ -3,7 +3,7 @@
 _loractl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
-	local command='' commands=' inspect merge help'
+	local command='' commands=' inspect merge unmerge rebuild help'
 	local kind=none words='' options='' i
 
 	# bash takes --option=value apart at the '='
@@ -41,13 +41,34 @@ _loractl()
 		;;
 	merge)
 		kind=files
-		options=' -o --output --dtype --dry-run --verify --force --no-receipt --require-bound --allow-unmatched --key-map --allow-noop --allow-unknown --allow-mutated-base --tied --tokenizer -q --quiet -v --verbose --threads --color -h --help --version --json'
+		options=' -o --output --dtype --undo --undo-large --dry-run --verify --force --no-receipt --require-bound --allow-unmatched --key-map --allow-noop --allow-unknown --allow-mutated-base --tied --tokenizer -q --quiet -v --verbose --threads --color -h --help --version --json'
 		case $prev in
 		-o | --output) kind=files ;;
 		--dtype) kind=words words='f32 f16 bf16' ;;
+		--undo) kind=files ;;
 		--key-map) kind=files ;;
 		--tied) kind=words words='split refuse' ;;
 		--tokenizer) kind=words words='base adapter' ;;
+		--threads) kind=none ;;
+		--color) kind=words words='auto always never' ;;
+		esac
+		;;
+	unmerge)
+		kind=files
+		options=' -o --output --undo --approximate --base -q --quiet -v --verbose --threads --color -h --help --version --json'
+		case $prev in
+		-o | --output) kind=files ;;
+		--undo) kind=files ;;
+		--base) kind=files ;;
+		--threads) kind=none ;;
+		--color) kind=words words='auto always never' ;;
+		esac
+		;;
+	rebuild)
+		kind=files
+		options=' -o --output -q --quiet -v --verbose --threads --color -h --help --version --json'
+		case $prev in
+		-o | --output) kind=files ;;
 		--threads) kind=none ;;
 		--color) kind=words words='auto always never' ;;
 		esac

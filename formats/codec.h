@@ -34,11 +34,11 @@ void lora__codec_free(struct lora_codec *codec);
 /* Room that a frame of `size` bytes never exceeds. */
 size_t lora__frame_bound(size_t size);
 
-/* One frame of `in` into `out` [room]; *packed is its size, or 0 if it is larger than `room`.
- * LORA_SYSTEM without memory. */
+/* One frame of `in` into `out`, which has room for *packed bytes; *packed becomes its size, or 0 if
+ * it is larger. LORA_SYSTEM without memory. */
 enum lora_status lora__frame_pack(struct lora_codec *codec, enum lora_frame_sort sort,
-				  const void *in, size_t size, void *out, size_t room,
-				  size_t *packed, struct lora_error *err);
+				  const void *in, size_t size, void *out, size_t *packed,
+				  struct lora_error *err);
 
 /* One frame of exactly `packed` bytes that gives exactly `size` bytes into `out`. LORA_INPUT for
  * anything else: damage, bytes left over, more or fewer bytes inside, a skippable frame. */

@@ -75,9 +75,10 @@ static size_t set_up(ZSTD_CCtx *context, enum lora_frame_sort sort)
 }
 
 enum lora_status lora__frame_pack(struct lora_codec *codec, enum lora_frame_sort sort,
-				  const void *in, size_t size, void *out, size_t room,
-				  size_t *packed, struct lora_error *err)
+				  const void *in, size_t size, void *out, size_t *packed,
+				  struct lora_error *err)
 {
+	size_t room = *packed;
 	size_t result = set_up(codec->pack, sort);
 
 	*packed = 0;

@@ -13,6 +13,7 @@
  *	model.h     a checkpoint: open, list, read, digest
  *	adapter.h   an adapter: modules, ranks, scales, norms; does it fit, who loads it
  *	merge.h     base + adapters -> checkpoint and receipt
+ *	unmerge.h   the ways back: undo records, and merges repeated from receipts
  *	inspect.h   what is this path?
  *	cleanup.h   removing unfinished outputs before dying
  *
@@ -35,6 +36,7 @@
 #include <loractl/model.h>
 #include <loractl/progress.h>
 #include <loractl/types.h>
+#include <loractl/unmerge.h>
 #include <loractl/version.h>
 
 #endif

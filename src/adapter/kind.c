@@ -4,7 +4,8 @@
  *	directory	adapter_config.json, or adapter weights	    an adapter
  *			config.json, or a model's weights	    a base; with our receipt beside
  *them a merged model file		a safetensors file that some dialect claims an adapter any
- *other safetensors file		    a base; with FILE.receipt.json beside it a merged model
+ *other safetensors file		    a base, or what its metadata calls a record; with
+ *FILE.receipt.json beside it a merged model
  */
 #include "adapter/adapter.h"
 
@@ -17,7 +18,7 @@
 
 const char *lora_kind_name(enum lora_kind kind)
 {
-	static const char *const names[] = {"unknown", "base", "adapter", "merged"};
+	static const char *const names[] = {"unknown", "base", "adapter", "merged", "undo"};
 
 	return (size_t)kind < sizeof(names) / sizeof(*names) ? names[kind] : NULL;
 }
@@ -71,6 +72,13 @@ static enum lora_status kind_of_directory(const char *path, enum lora_kind *kind
 	return LORA_OK;
 }
 
+static bool is_undo(const struct lora_index *index)
+{
+	const char *format = lora__index_metadata(index, "format");
+
+	return format && strncmp(format, LORA_UNDO_FORMAT, sizeof(LORA_UNDO_FORMAT) - 1) == 0;
+}
+
 static enum lora_status kind_of_file(const char *path, enum lora_kind *kind, struct lora_error *err)
 {
 	struct lora_file file = LORA_FILE_INIT;
@@ -90,9 +98,10 @@ static enum lora_status kind_of_file(const char *path, enum lora_kind *kind, str
 		status = lora__path_kind(receipt, &beside, err);
 	}
 	if (!status)
-		*kind = lora__dialect_probe(&index, NULL) ? LORA_KIND_ADAPTER
-			: beside == LORA_PATH_FILE	  ? LORA_KIND_MERGED
-							  : LORA_KIND_BASE;
+		*kind = is_undo(&index)			    ? LORA_KIND_UNDO
+			: lora__dialect_probe(&index, NULL) ? LORA_KIND_ADAPTER
+			: beside == LORA_PATH_FILE	    ? LORA_KIND_MERGED
+							    : LORA_KIND_BASE;
 	lora__index_fini(&index);
 	lora__file_close(&file);
 	free(head);

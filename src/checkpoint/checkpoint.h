@@ -62,6 +62,7 @@ struct lora_model {
 /* The receipt of a merged model stands in its directory, or beside its file under
  * FILE.receipt.json.
  */
+#define LORA_UNDO_FORMAT    "loractl.undo/" /* and a version: metadata `format` of a record */
 #define LORA_RECEIPT_FILE   "loractl-receipt.json"
 #define LORA_RECEIPT_SUFFIX ".receipt.json"
 #define LORA_RECEIPT_LIMIT  ((uint64_t)64 << 20) /* 300 bytes a tensor, of 200,000 tensors */

@@ -113,6 +113,15 @@ static enum lora_status look_at_model(const struct cmd_ctx *ctx, struct inspecte
 	return status;
 }
 
+/* Its tensors are those of any safetensors file. */
+static enum lora_status look_at_record(struct inspected *what, const struct inspect_view *view,
+				       struct lora_error *err)
+{
+	enum lora_status status = lora_record_open(&what->record, what->path, err);
+
+	return status || !view->tensors ? status : lora_model_open(&what->model, what->path, err);
+}
+
 /* One path, from opening to printing. *no becomes true if an answer was no. */
 static enum lora_status inspect(const struct cmd_ctx *ctx, const char *path,
 				const struct inspect_view *view, struct lora_json_writer *writer,
@@ -123,9 +132,11 @@ static enum lora_status inspect(const struct cmd_ctx *ctx, const char *path,
 
 	if (!status && what.kind == LORA_KIND_ADAPTER)
 		status = look_at_adapter(ctx, &what, view, err);
+	else if (!status && what.kind == LORA_KIND_UNDO)
+		status = look_at_record(&what, view, err);
 	else if (!status)
 		status = look_at_model(ctx, &what, err);
-	if (!status && what.model && (view->base || view->engine)) {
+	if (!status && !what.adapter && (view->base || view->engine)) {
 		status = err->status = LORA_USAGE;
 		snprintf(err->message, sizeof(err->message),
 			 "'%.200s' is no adapter: --base and --for ask about one", path);
@@ -139,6 +150,7 @@ static enum lora_status inspect(const struct cmd_ctx *ctx, const char *path,
 	free_lines(&what.obstacles);
 	lora_adapter_close(what.adapter);
 	lora_model_close(what.model);
+	lora_record_close(what.record);
 	return status;
 }
 
@@ -174,7 +186,7 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 static const struct operand operands[] = {
     {
 	.name = "PATH",
-	.help = "an adapter, a base model or a merged model",
+	.help = "an adapter, a base model, a merged model or an undo record",
 	.hint = HINT_FILE,
 	.repeats = true,
     },

@@ -16,10 +16,14 @@ static enum lora_status rebuild(const struct cmd_ctx *ctx, const struct rebuild_
 				const struct lora_rebuild *receipt, struct lora_model *base,
 				struct inputs *inputs, struct lora_error *err)
 {
+	struct lora_unmerge_options options = LORA_UNMERGE_OPTIONS_INIT;
 	struct lora_merge_result *result = NULL;
 	char text[UI_TEXT];
-	enum lora_status status = lora_rebuild(&result, receipt, base, inputs->input, inputs->count,
-					       args->output, ctx->threads, ctx->observer, err);
+	enum lora_status status;
+
+	options.threads = ctx->threads;
+	options.observer = ctx->observer;
+	status = lora_rebuild(&result, receipt, base, inputs->input, args->output, &options, err);
 
 	if (!status && ctx->json)
 		fputs(lora_merge_receipt(result), ui_out(ctx->ui));
@@ -51,6 +55,12 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 	struct inputs inputs = {NULL, 0};
 	enum lora_status status = lora_rebuild_open(&receipt, operands[0], &err);
 
+	if (!status && count - 2 != lora_rebuild_adapter_count(receipt)) {
+		err.status = status = LORA_USAGE;
+		snprintf(err.message, sizeof(err.message),
+			 "the receipt names %zu adapters, %zu are given",
+			 lora_rebuild_adapter_count(receipt), count - 2);
+	}
 	if (!status)
 		status = lora_model_open(&base, operands[1], &err);
 	if (!status)

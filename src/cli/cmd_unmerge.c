@@ -83,8 +83,12 @@ static enum lora_status exactly(const struct cmd_ctx *ctx, const struct unmerge_
 	struct lora_unmerge_summary s;
 	char text[UI_TEXT];
 	FILE *out = ui_out(ctx->ui);
-	enum lora_status status =
-	    lora_unmerge(&s, merged, args->undo, args->output, ctx->threads, ctx->observer, err);
+	struct lora_unmerge_options options = LORA_UNMERGE_OPTIONS_INIT;
+	enum lora_status status;
+
+	options.threads = ctx->threads;
+	options.observer = ctx->observer;
+	status = lora_unmerge(&s, merged, args->undo, args->output, &options, err);
 
 	if (status)
 		return status;
@@ -115,7 +119,8 @@ static enum lora_status nearly(const struct cmd_ctx *ctx, const struct unmerge_a
 			       size_t count, struct lora_error *err)
 {
 	struct lora_adapter_options options = LORA_ADAPTER_OPTIONS_INIT;
-	struct lora_unmerge_error expected, measured;
+	struct lora_unmerge_options way = LORA_UNMERGE_OPTIONS_INIT;
+	struct lora_unmerge_error expected;
 	struct lora_unmerge_summary s;
 	struct lora_model *base = NULL;
 	struct inputs inputs = {NULL, 0};
@@ -126,22 +131,24 @@ static enum lora_status nearly(const struct cmd_ctx *ctx, const struct unmerge_a
 
 	if (!status && args->base)
 		status = lora_model_open(&base, args->base, err);
+	way.threads = ctx->threads;
+	way.observer = ctx->observer;
+	way.base = base;
 	if (!status)
-		status = lora_unmerge_expect(&expected, merged, inputs.input, inputs.count,
-					     ctx->threads, ctx->observer, err);
+		status =
+		    lora_unmerge_expect(&expected, merged, inputs.input, inputs.count, &way, err);
 	if (!status && !quiet)
 		print_error(ui_out(ctx->ui), "expected", &expected);
 	if (!status)
-		status = lora_unmerge_approximate(&s, &measured, merged, base, inputs.input,
-						  inputs.count, args->output, ctx->threads,
-						  ctx->observer, err);
+		status = lora_unmerge_approximate(&s, merged, inputs.input, inputs.count,
+						  args->output, &way, err);
 	if (!status && !quiet && base)
-		print_error(ui_out(ctx->ui), "measured", &measured);
+		print_error(ui_out(ctx->ui), "measured", &s.measured);
 	if (!status && !quiet)
 		fprintf(ui_out(ctx->ui), "%-12s%s of weights in %.2f s; not the base: near it\n",
 			"wrote", ui_size(s.bytes, text), s.seconds);
 	if (!status && ctx->json)
-		status = print_json(ctx, &s, &expected, base ? &measured : NULL, err);
+		status = print_json(ctx, &s, &expected, base ? &s.measured : NULL, err);
 	lora_model_close(base);
 	inputs_close(&inputs);
 	return status;

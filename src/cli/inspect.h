@@ -4,6 +4,7 @@
 #define LORA_CLI_INSPECT_H
 
 #include <loractl/inspect.h>
+#include <loractl/unmerge.h>
 
 #include "cmd.h"
 
@@ -20,12 +21,13 @@ struct inspect_view {
 	const char *engine; /* NULL: not asked */
 };
 
-/* One path. Exactly one of model and adapter is set. */
+/* One path. Exactly one of model, adapter and record is set. */
 struct inspected {
 	const char *path;
 	enum lora_kind kind;
 	struct lora_model *model;
 	struct lora_adapter *adapter;
+	struct lora_record *record;
 	struct lora_sha256 root;
 	bool fits, loads; /* meaningful if asked */
 	struct lines misfits, obstacles;

@@ -170,6 +170,33 @@ static void put_model(struct lora_json_writer *w, const struct inspected *what)
 	lora_json_sha256(w, &what->root);
 }
 
+static void put_record(struct lora_json_writer *w, const struct lora_record_facts *facts)
+{
+	lora_json_key(w, "base_root");
+	lora_json_sha256(w, &facts->base_root);
+	lora_json_key(w, "merged_root");
+	lora_json_sha256(w, &facts->merged_root);
+	lora_json_key(w, "adapters");
+	lora_json_begin_array(w);
+	for (size_t i = 0; i < facts->adapter_count; i++)
+		lora_json_string(w, facts->adapters[i]);
+	lora_json_end_array(w);
+	lora_json_key(w, "tensors_restored");
+	lora_json_uint(w, facts->tensors);
+	lora_json_key(w, "files");
+	lora_json_uint(w, facts->files);
+	lora_json_key(w, "left");
+	lora_json_uint(w, facts->left);
+	lora_json_key(w, "base_bytes");
+	lora_json_uint(w, facts->base_bytes);
+	lora_json_key(w, "residual");
+	lora_json_uint(w, facts->residual);
+	lora_json_key(w, "bytes");
+	lora_json_uint(w, facts->bytes);
+	lora_json_key(w, "self_contained");
+	lora_json_bool(w, true);
+}
+
 static void put_tensors(struct lora_json_writer *w, const struct inspected *what)
 {
 	size_t count = what->model ? lora_model_tensor_count(what->model)
@@ -195,6 +222,8 @@ void inspect_json(struct lora_json_writer *w, const struct inspected *what,
 	lora_json_string(w, lora_kind_name(what->kind));
 	if (what->adapter)
 		put_adapter(w, what, view);
+	else if (what->record)
+		put_record(w, lora_record_facts(what->record));
 	else
 		put_model(w, what);
 	if (view->tensors)

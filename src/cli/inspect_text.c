@@ -106,6 +106,28 @@ static void model_card(FILE *out, const struct inspected *what)
 	root_fact(out, "root", &what->root);
 }
 
+static void record_card(FILE *out, const struct lora_record_facts *facts)
+{
+	char text[256], a[UI_TEXT], b[UI_TEXT];
+
+	snprintf(text, sizeof(text), "%zu tensors and %zu files, %s of weights", facts->tensors,
+		 facts->files, ui_size(facts->base_bytes, a));
+	fact(out, "restores", text);
+	root_fact(out, "base", &facts->base_root);
+	root_fact(out, "from", &facts->merged_root);
+	for (size_t i = 0; i < facts->adapter_count; i++)
+		fact(out, i ? "" : "undoes", facts->adapters[i]);
+	snprintf(text, sizeof(text), "%s, of it %s of residuals", ui_size(facts->bytes, a),
+		 ui_size(facts->residual, b));
+	fact(out, "size", text);
+	if (facts->left) {
+		snprintf(text, sizeof(text), "%zu files of the base, which were not kept",
+			 facts->left);
+		fact(out, "lacks", text);
+	}
+	fact(out, "needs", "the merged model, and nothing else: it is self-contained");
+}
+
 static enum lora_status print_modules(struct ui *ui, const struct lora_adapter *adapter,
 				      struct lora_error *err)
 {
@@ -205,6 +227,8 @@ enum lora_status inspect_text(struct ui *ui, const struct inspected *what,
 		lora_kind_name(what->kind));
 	if (what->adapter)
 		adapter_card(out, what);
+	else if (what->record)
+		record_card(out, lora_record_facts(what->record));
 	else
 		model_card(out, what);
 	if (view->base)

@@ -65,19 +65,19 @@ static struct lora_unmerge_error from_stats(const struct lora_plan *plan)
 
 enum lora_status lora_unmerge_expect(struct lora_unmerge_error *expected, struct lora_model *merged,
 				     const struct lora_merge_input *inputs, size_t count,
-				     unsigned threads, const struct lora_observer *observer,
+				     const struct lora_unmerge_options *options,
 				     struct lora_error *err)
 {
-	struct lora_merge_options options = LORA_MERGE_OPTIONS_INIT;
+	struct lora_merge_options merge = LORA_MERGE_OPTIONS_INIT;
 	struct lora_plan plan = {.base = merged,
 				 .inputs = inputs,
 				 .input_count = count,
-				 .options = &options,
-				 .observer = observer,
+				 .options = &merge,
+				 .observer = options->observer,
 				 .split_source = LORA_NO_TENSOR};
 	enum lora_status status;
 
-	options.threads = threads;
+	merge.threads = options->threads;
 	status = make_plan(&plan, err);
 	if (!status)
 		status = lora__pipeline_run(&plan, false, err);
@@ -212,34 +212,32 @@ static enum lora_status check_places(const struct lora_model *merged, const stru
 	return status;
 }
 
-enum lora_status lora_unmerge_approximate(struct lora_unmerge_summary *summary,
-					  struct lora_unmerge_error *measured,
-					  struct lora_model *merged, const struct lora_model *base,
-					  const struct lora_merge_input *inputs, size_t count,
-					  const char *output, unsigned threads,
-					  const struct lora_observer *observer,
-					  struct lora_error *err)
+enum lora_status
+lora_unmerge_approximate(struct lora_unmerge_summary *summary, struct lora_model *merged,
+			 const struct lora_merge_input *inputs, size_t count, const char *output,
+			 const struct lora_unmerge_options *options, struct lora_error *err)
 {
-	struct lora_merge_options options = LORA_MERGE_OPTIONS_INIT;
+	struct lora_merge_options merge = LORA_MERGE_OPTIONS_INIT;
 	/* What there is to say about the adapters, lora_unmerge_expect() has said. */
+	const struct lora_observer *observer = options->observer;
 	struct lora_observer quiet = {observer ? observer->user : NULL, NULL,
 				      observer ? observer->progress : NULL};
 	struct lora_plan plan = {.base = merged,
 				 .inputs = inputs,
 				 .input_count = count,
-				 .options = &options,
+				 .options = &merge,
 				 .observer = &quiet,
 				 .split_source = LORA_NO_TENSOR};
 	struct timespec begin;
-	enum lora_status status = check_places(merged, base, inputs, count, output, err);
+	enum lora_status status = check_places(merged, options->base, inputs, count, output, err);
 
 	memset(summary, 0, sizeof(*summary));
 	clock_gettime(CLOCK_MONOTONIC, &begin);
-	options.threads = threads;
+	merge.threads = options->threads;
 	if (!status)
 		status = make_plan(&plan, err);
 	if (!status)
-		status = write_near(&plan, measured, base, output, err);
+		status = write_near(&plan, &summary->measured, options->base, output, err);
 	if (!status) {
 		summary->tensors = merged->index.count;
 		summary->restored = plan.job_count;

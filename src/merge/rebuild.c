@@ -213,23 +213,21 @@ static enum lora_status take_input(const struct lora_rebuild *r, const struct lo
 
 enum lora_status lora_rebuild(struct lora_merge_result **out, const struct lora_rebuild *rebuild,
 			      struct lora_model *base, struct lora_merge_input *inputs,
-			      size_t count, const char *output, unsigned threads,
-			      const struct lora_observer *observer, struct lora_error *err)
+			      const char *output, const struct lora_unmerge_options *options,
+			      struct lora_error *err)
 {
-	struct lora_merge_options options = rebuild->options;
+	struct lora_merge_options merge = rebuild->options;
+	size_t count = lora_rebuild_adapter_count(rebuild);
 	const struct lora_json *at = lora__json_first(rebuild->adapters);
 	enum lora_status status = LORA_OK;
 
 	*out = NULL;
-	if (count != lora__json_count(rebuild->adapters))
-		return lora__fail(err, LORA_USAGE, "the receipt names %zu adapters, %zu are given",
-				  lora__json_count(rebuild->adapters), count);
-	status = check_base(rebuild, base, threads, observer, err);
+	status = check_base(rebuild, base, options->threads, options->observer, err);
 	for (size_t i = 0; i < count && !status; i++, at = lora__json_next(at))
 		status = take_input(rebuild, at, inputs, i, count, err);
 	if (status)
 		return status;
-	options.threads = threads;
-	options.expect = rebuild->text;
-	return lora_merge(out, base, inputs, count, output, &options, observer, err);
+	merge.threads = options->threads;
+	merge.expect = rebuild->text;
+	return lora_merge(out, base, inputs, count, output, &merge, options->observer, err);
 }

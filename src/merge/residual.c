@@ -105,9 +105,9 @@ static void put_stream(struct writer *w, const uint8_t *data, size_t n)
 	if (n > 4 && w->room - w->size > 5) {
 		size_t room = w->room - w->size - 5;
 
-		w->status =
-		    lora__frame_pack(w->r->codec, LORA_FRAME_BYTES, data, n, w->out + w->size + 5,
-				     room < n - 4 ? room : n - 4, &packed, w->err);
+		packed = room < n - 4 ? room : n - 4;
+		w->status = lora__frame_pack(w->r->codec, LORA_FRAME_BYTES, data, n,
+					     w->out + w->size + 5, &packed, w->err);
 	}
 	if (packed) {
 		w->out[w->size] = FRAME;

@@ -16,6 +16,8 @@
 #include "merge/residual.h"
 #include "merge/undo_write.h"
 
+#include <loractl/unmerge.h>
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -551,7 +553,7 @@ static bool says_undo(const struct lora_index *index)
 {
 	const char *format = lora__index_metadata(index, LORA_UNDO_KEY);
 
-	return format && strncmp(format, "loractl.undo/", 13) == 0;
+	return format && strncmp(format, LORA_UNDO_FORMAT, sizeof(LORA_UNDO_FORMAT) - 1) == 0;
 }
 
 bool lora__undo_plausible(const char *path)
@@ -622,4 +624,56 @@ void lora__undo_close(struct lora_adapter *store, struct lora_undo *undo)
 		lora__file_close(&store->files[0]);
 	free(store->files);
 	lora__index_fini(&store->index);
+}
+
+/* ---- looking ----------------------------------------------------------------------------------
+ */
+
+struct lora_record {
+	struct lora_adapter store;
+	struct lora_undo undo;
+	struct lora_record_facts facts;
+};
+
+enum lora_status lora_record_open(struct lora_record **out, const char *path,
+				  struct lora_error *err)
+{
+	struct lora_record *r = calloc(1, sizeof(*r));
+	enum lora_status status;
+
+	*out = NULL;
+	if (!r)
+		return lora__fail_memory(err);
+	status = lora__undo_open(&r->store, &r->undo, path, err);
+	if (status) {
+		lora_record_close(r);
+		return status;
+	}
+	r->facts.base_root = r->undo.base_root;
+	r->facts.merged_root = r->undo.merged_root;
+	r->facts.bytes = r->store.files[0].size;
+	r->facts.tensors = r->undo.tensor_count;
+	r->facts.files = r->undo.base_file_count + r->undo.others.base_count;
+	r->facts.left = r->undo.others.left_count;
+	r->facts.adapters = r->undo.adapter_names;
+	r->facts.adapter_count = r->undo.adapter_count;
+	for (size_t f = 0; f < r->undo.base_file_count; f++)
+		r->facts.base_bytes += r->undo.base_files[f].size;
+	for (size_t i = 0; i < r->undo.tensor_count; i++)
+		r->facts.residual += r->store.index.tensors[r->undo.tensors[i].residual].size;
+	*out = r;
+	return LORA_OK;
+}
+
+const struct lora_record_facts *lora_record_facts(const struct lora_record *record)
+{
+	return &record->facts;
+}
+
+void lora_record_close(struct lora_record *record)
+{
+	if (!record)
+		return;
+	lora__undo_close(&record->store, &record->undo);
+	free(record);
 }

@@ -314,8 +314,8 @@ static void summarise(const struct lora_way_back *way, struct lora_unmerge_summa
 }
 
 enum lora_status lora_unmerge(struct lora_unmerge_summary *summary, struct lora_model *merged,
-			      const char *record, const char *output, unsigned threads,
-			      const struct lora_observer *observer, struct lora_error *err)
+			      const char *record, const char *output,
+			      const struct lora_unmerge_options *options, struct lora_error *err)
 {
 	struct lora_way_back way = {.options = LORA_MERGE_OPTIONS_INIT};
 	struct timespec begin;
@@ -325,8 +325,8 @@ enum lora_status lora_unmerge(struct lora_unmerge_summary *summary, struct lora_
 	if (status)
 		return status;
 	clock_gettime(CLOCK_MONOTONIC, &begin);
-	way.options.threads = threads;
-	way.plan.observer = observer;
+	way.options.threads = options->threads;
+	way.plan.observer = options->observer;
 	status = lora__way_back_make(&way, merged, record, err);
 	if (!status)
 		status = write_base(&way, output, err);
@@ -334,7 +334,7 @@ enum lora_status lora_unmerge(struct lora_unmerge_summary *summary, struct lora_
 		name_own_record(&way, err);
 	for (size_t i = 0; i < way.undo.others.left_count && !status; i++)
 		lora__note(
-		    observer, LORA_NOTE_WARNING,
+		    options->observer, LORA_NOTE_WARNING,
 		    "'%s' of the base is neither in the record nor in the merged model: it did "
 		    "not come back",
 		    lora__escape(way.undo.others.left[i].name));

@@ -214,7 +214,6 @@ static void output__names_inside(void **state)
 	assert_fails(LORA_USAGE, "twice", lora__output_file(output, "a", 0, &fd, &err));
 	assert_fails(LORA_SYSTEM, "a", lora__output_file(output, "a/b", 0, &fd, &err));
 	assert_fails(LORA_USAGE, "have names", lora__output_file(output, NULL, 0, &fd, &err));
-	assert_fails(LORA_USAGE, "write 'x' into it", lora__output_beside(output, "x", &fd, &err));
 	assert_fails(LORA_USAGE, "descriptor 99", lora__output_finish(output, 99, &err));
 	assert_fails(LORA_USAGE, "descriptor -1", lora__output_finish(output, -1, &err));
 	lora__output_free(output);
@@ -294,6 +293,38 @@ static void output__companions_elsewhere_are_synced_first(void **state)
 		}
 		lora__output_free(output);
 	}
+}
+
+/* A directory and its companion: whatever fails, both or neither. */
+static void output__a_directory_has_companions_too(void **state)
+{
+	struct lora_error err = LORA_ERROR_INIT;
+	struct lora_output *output;
+	int fd;
+
+	(void)state;
+	make_directory("dir");
+	for (long n = 0; n <= 9; n++) {
+		assert_ok(lora__output_begin(&output, "out", true, false, &err));
+		assert_ok(lora__output_file(output, "a", 0, &fd, &err));
+		assert_ok(lora__output_beside(output, "dir/record", &fd, &err));
+		reset_calls();
+		fail_at = n;
+		if (lora__output_commit(output, &err) != LORA_OK) {
+			assert_int_equal(err.status, LORA_SYSTEM);
+			assert_string_equal(listing(), "d 755 dir|");
+			lora__output_free(output);
+			continue;
+		}
+		assert_int_equal(n, 7);
+		assert_string_equal(trace,
+				    "fdatasync T/a; fdatasync T; fsync T; rename T -> record; "
+				    "fsync dir; rename T -> out; fsync .; ");
+		assert_string_equal(listing(), "d 755 dir|f 644 dir/record|d 755 out|f 644 out/a|");
+		lora__output_free(output);
+		return;
+	}
+	fail();
 }
 
 /* --- others in between --------------------------------------------------------------- */
@@ -514,6 +545,7 @@ int main(void)
 	    WITH_SCRATCH(output__names_inside),
 	    WITH_SCRATCH(output__everything_is_synced_before_its_name_shows),
 	    WITH_SCRATCH(output__companions_elsewhere_are_synced_first),
+	    WITH_SCRATCH(output__a_directory_has_companions_too),
 	    WITH_SCRATCH(output__what_appeared_meanwhile_stays),
 	    WITH_SCRATCH(output__only_what_stood_there_is_replaced),
 	    WITH_SCRATCH(output__a_link_is_replaced_not_followed),
