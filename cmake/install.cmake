@@ -60,6 +60,9 @@ set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_DEV_PACKAGE_SHLIBDEPS OFF)
 set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
+# What is loaded at run time is not seen by shlibdeps: libopenblas.so.0 is in libopenblas0.
+set(CPACK_DEBIAN_BIN_PACKAGE_DEPENDS libopenblas0)
+set(CPACK_DEBIAN_LIB_PACKAGE_DEPENDS libopenblas0)
 # A package bears the name of the soname in it, so that two of them can be installed side by side.
 set(CPACK_DEBIAN_BIN_PACKAGE_NAME loractl)
 set(CPACK_DEBIAN_LIB_PACKAGE_NAME libloractl${abi})
@@ -71,7 +74,7 @@ set(CPACK_COMPONENT_BIN_DESCRIPTION "The loractl command, its manual pages and c
 set(CPACK_COMPONENT_LIB_DESCRIPTION "The shared library under the loractl command.")
 set(CPACK_COMPONENT_DEV_DESCRIPTION "Headers and static library of libloractl.")
 set(CPACK_DEBIAN_DEV_PACKAGE_DEPENDS "libloractl${abi} (= ${PROJECT_VERSION}), \
-libcjson-dev, libopenblas-dev, libpcre2-dev, libsodium-dev, libssl-dev, libutf8proc-dev, libzstd-dev")
+libcjson-dev, libpcre2-dev, libsodium-dev, libssl-dev, libutf8proc-dev, libzstd-dev")
 # Each package carries the licence under its own name, where Debian looks for it.
 foreach(component bin lib dev)
   string(TOUPPER ${component} upper)

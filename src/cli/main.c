@@ -203,7 +203,7 @@ static enum lora_status run_line(struct run *run)
 
 /* The end of the process. Everything is written and freed; what would still run belongs to
  * libraries, and OpenBLAS's part of it allocates: where memory is limited it tries for ever, after
- * a merge that stands. */
+ * results that stand. */
 static int leave(int status)
 {
 #if !defined(LEAKS_ARE_COUNTED)
@@ -217,6 +217,9 @@ int main(int argc, char **argv)
 	struct run run = {.err = LORA_ERROR_INIT};
 	enum lora_status status;
 
+	/* The library computes on threads of its own. No other thread runs yet that could read it.
+	 */
+	(void)setenv("OPENBLAS_NUM_THREADS", "1", 0);
 	occupy_standard_streams();
 	ui_signals_start();
 	ui_init(&run.ui, stdout, stderr);

@@ -17,38 +17,14 @@
  */
 #include <limits.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cblas.h>
-
 #include "base/checked.h"
 #include "base/error.h"
+#include "kern/blas.h"
 #include "kern/linalg.h"
-
-/* LAPACK has no header of its own everywhere. Fortran passes the lengths of strings at the end. */
-void dgeqrf_(const int *m, const int *n, double *a, const int *lda, double *tau, double *work,
-	     const int *lwork, int *info);
-void dgesvd_(const char *jobu, const char *jobvt, const int *m, const int *n, double *a,
-	     const int *lda, double *s, double *u, const int *ldu, double *vt, const int *ldvt,
-	     double *work, const int *lwork, int *info, size_t jobu_length, size_t jobvt_length);
-
-/* The only place that sets it. Another BLAS than OpenBLAS does without. */
-static void set_one_thread(void)
-{
-#if defined(OPENBLAS_VERSION)
-	openblas_set_num_threads(1);
-#endif
-}
-
-static void use_one_thread(void)
-{
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-	pthread_once(&once, set_one_thread);
-}
 
 /* A matrix of f32 [rows, r] of which element (i, k) is at[i*row_step + k*column_step]. */
 struct tall {
@@ -58,6 +34,7 @@ struct tall {
 
 /* All memory of one spectrum: parts of one allocation. */
 struct scratch {
+	const struct lora_blas *blas;
 	double *R1, *R2, *core; /* [r, r] */
 	double *block;		/* [ld, r]: R so far, then rows of a factor */
 	double *tau;		/* [r] */
@@ -85,10 +62,10 @@ static enum lora_status ask_work_size(struct scratch *s, struct lora_error *err)
 	double want[2] = {1, 1}, none = 0;
 	int info = 0;
 
-	dgeqrf_(&s->ld, &s->r, &none, &s->ld, &none, &want[0], &ask, &info);
+	s->blas->dgeqrf(&s->ld, &s->r, &none, &s->ld, &none, &want[0], &ask, &info);
 	if (info == 0)
-		dgesvd_("N", "N", &s->r, &s->r, &none, &s->r, &none, &none, &s->r, &none, &s->r,
-			&want[1], &ask, &info, 1, 1);
+		s->blas->dgesvd("N", "N", &s->r, &s->r, &none, &s->r, &none, &none, &s->r, &none,
+				&s->r, &want[1], &ask, &info, 1, 1);
 	if (want[1] > want[0])
 		want[0] = want[1];
 	if (want[0] >= INT_MAX)
@@ -161,7 +138,8 @@ static enum lora_status triangle(struct scratch *s, double *R, const struct tall
 		if (!fill_block(s, R, X, row, rows))
 			return lora__fail(err, LORA_INPUT,
 					  "a factor holds a value that is not finite");
-		dgeqrf_(&height, &s->r, s->block, &s->ld, s->tau, s->work, &s->work_size, &info);
+		s->blas->dgeqrf(&height, &s->r, s->block, &s->ld, s->tau, s->work, &s->work_size,
+				&info);
 		if (info != 0)
 			return report(err, "dgeqrf", info);
 		for (size_t k = 0; k < r; k++) /* below the diagonal lies Q */
@@ -183,11 +161,11 @@ static enum lora_status spectrum(struct scratch *scratch, const struct lora_prod
 		status = triangle(scratch, scratch->R2, &At, err);
 	if (status)
 		return status;
-	cblas_dgemm(CblasColMajor, CblasNoTrans, CblasTrans, r, r, r, p->s, scratch->R1, r,
-		    scratch->R2, r, 0.0, scratch->core, r);
-	out->norm = cblas_dnrm2(r * r, scratch->core, 1);
-	dgesvd_("N", "N", &r, &r, scratch->core, &r, out->values, &none, &r, &none, &r,
-		scratch->work, &scratch->work_size, &info, 1, 1);
+	scratch->blas->dgemm(CblasColMajor, CblasNoTrans, CblasTrans, r, r, r, p->s, scratch->R1, r,
+			     scratch->R2, r, 0.0, scratch->core, r);
+	out->norm = scratch->blas->dnrm2(r * r, scratch->core, 1);
+	scratch->blas->dgesvd("N", "N", &r, &r, scratch->core, &r, out->values, &none, &r, &none,
+			      &r, scratch->work, &scratch->work_size, &info, 1, 1);
 	return report(err, "dgesvd", info);
 }
 
@@ -203,7 +181,9 @@ enum lora_status lora__lowrank_spectrum(const struct lora_product *product,
 	out->norm = 0;
 	if (count == 0 || product->r == 0)
 		return LORA_OK;
-	use_one_thread();
+	scratch.blas = lora__blas(err);
+	if (!scratch.blas)
+		return LORA_SYSTEM;
 	status = scratch_new(&scratch, product->r, &memory, err);
 	if (!status)
 		status = spectrum(&scratch, product, out, err);

@@ -5,9 +5,8 @@
  * LAPACK and BLAS stand behind it. Their last digits differ between processors: nothing that is
  * signed, or compared bit by bit, may rest on these results.
  *
- * OpenBLAS is put on one thread, for the whole process and with the first call of a function here:
- * it has no setting of smaller reach. Callers parallelise over modules; all functions may run on
- * any number of threads at once.
+ * They are loaded with the first call, and compute on one thread (kern/blas.h). Callers parallelise
+ * over modules; all functions may run on any number of threads at once.
  */
 #ifndef LORA_KERN_LINALG_H
 #define LORA_KERN_LINALG_H
@@ -30,10 +29,10 @@ struct lora_spectrum {
 
 /* Singular values of a product, descending, and its norm, without ever forming it.
  *
- * result   LORA_INPUT if a factor holds a value that is not finite, LORA_SYSTEM without memory
- * (some 40*r*r bytes are taken) or if LAPACK does not converge; then count and norm are 0. numeric
- * B = Q1 R1 and A^T = Q2 R2, then the values of s * R1 * R2^T [r, r], whose norm is computed from
- * its elements. Errors are a few 1e-15 of the largest value.
+ * result   LORA_INPUT if a factor holds a value that is not finite, LORA_SYSTEM without a
+ * BLAS, without memory (some 40*r*r bytes are taken) or if LAPACK does not converge; then count and
+ * norm are 0. numeric B = Q1 R1 and A^T = Q2 R2, then the values of s * R1 * R2^T [r, r], whose
+ * norm is computed from its elements. Errors are a few 1e-15 of the largest value.
  */
 enum lora_status lora__lowrank_spectrum(const struct lora_product *product,
 					struct lora_spectrum *out, struct lora_error *err);
