@@ -699,6 +699,16 @@ def gap_chunks(s):
     zeros = lambda data: lambda r: r.set_chunks(
         s.number["d"], [[300, data], [300, w.write_chunk(z[300:], 32, code=2, kind=1)]]
     )
+    short = lambda more: lambda r: r.set_chunks(
+        s.number["d"], [[311, w.write_chunk(z[:311], 32, code=2, kind=1)], *more]
+    )
+    yield s.bent("chunks-short-of-zeros", REFUSED, short([]))
+    yield s.bent("chunks-short-by-one-zero", REFUSED, short([[288, b"\0"]]))
+    yield s.bent("chunks-with-one-more-zero", REFUSED, short([[290, b"\0"]]))
+    yield s.bent("chunks-and-one-more", REFUSED, short([[289, b"\0"], [1, b"\0"]]))
+    yield s.bent("chunks-and-one-of-nothing", REFUSED, short([[289, b"\0"], [0, b"\0"]]))
+    yield s.bent("chunks-and-one-of-no-bytes", REFUSED, short([[289, b"\0"], [0, b""]]))
+    yield s.bent("chunks-of-no-bytes", REFUSED, short([[289, b""]]))
     empty, outside = U32(0) * 2, b"\xff\x2d"  # a gap of 300 in a chunk of 300
     for name, data, ok in (
         ("code-0", b"\0", {0}),
@@ -850,7 +860,7 @@ def large_limits(folder):
         for i, n in enumerate(sizes):
             with open(os.path.join(base, "x%02d" % i), "wb") as f:
                 f.truncate(n)
-        rec = w.make(base, merged)
+        rec = w.make(base, merged, most=1 << 40)
         for i, o in enumerate(rec.json["base"]["others"]):
             if o["name"] in ("config.json", "README.md"):
                 o["stored"] = False

@@ -311,7 +311,7 @@ def named(name, data, **more):
     return OrderedDict(name=name, size=len(data), sha256=sha(data), **more)
 
 
-def base_json(rec, base, merged, rng, leave):
+def base_json(rec, base, merged, rng, leave, most):
     out = OrderedDict(root=root_of(base), directory=os.path.isdir(base.path))
     out["files"], out["others"], out["left"] = [], [], []
     for i, (name, path) in enumerate(paths(base)):
@@ -320,12 +320,12 @@ def base_json(rec, base, merged, rng, leave):
         out["files"].append(named(name, data))
     for name in others(base):
         data = slurp(os.path.join(base.path, name))
-        if name in leave:
-            out["left"].append(OrderedDict(name=name, size=len(data)))
-            continue
         there = os.path.join(merged.path, name)
         same = os.path.isfile(there) and slurp(there) == data
-        stored = not same or bool(rng.integers(2))
+        if name in leave or (len(data) > most and not same):
+            out["left"].append(OrderedDict(name=name, size=len(data)))
+            continue
+        stored = not same or (len(data) <= most and bool(rng.integers(2)))
         if stored:
             rec.put("file.%d" % len(out["others"]), "U8", [len(data)], data)
         out["others"].append(named(name, data, stored=stored))
@@ -396,13 +396,14 @@ def put_edit(rec, i, name, t, m, edit, rng):
     rec.set_chunks(i, chunks)
 
 
-def make(base, merged, edits=None, rng=None, leave=()):
+def make(base, merged, edits=None, rng=None, leave=(), most=16 << 20):
     """A valid Record that leads from the model at `merged` to the one at `base`. edits: name of a
-    tensor -> Edit; a tensor that changed and is not among them gets one without parts."""
+    tensor -> Edit; a tensor that changed and is not among them gets one without parts. Other files that are named in `leave`, or
+    have more than `most` bytes and nothing like them in the merged model, are left."""
     rng = rng or np.random.default_rng(1)
     base, merged, rec = files.Base(base), files.Base(merged), Record()
     rec.json.update(schema="loractl.undo/1", tool="somebody else", version="0", arithmetic=1)
-    rec.json["base"] = base_json(rec, base, merged, rng, leave)
+    rec.json["base"] = base_json(rec, base, merged, rng, leave, most)
     rec.json["merged"] = merged_json(base, merged)
     rec.json["adapters"] = [OrderedDict(name="an adapter", root="0" * 64, weight=1)]
     rec.json["tensors"] = []
