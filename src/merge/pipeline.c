@@ -5,7 +5,7 @@
  *bytes each file 1:  ...
  *
  *	a worker takes the next block of some file --> reads and computes it --> writes it -->
- *`ready` two lanes a file take ready blocks IN ORDER:   FILE_LANE    SHA-256 of the whole file
+ *`ready` lanes of a file take ready blocks IN ORDER:   FILE_LANE    SHA-256 of the whole file
  *	                                               TENSOR_LANE  SHA-256 and statistics of each
  *tensor when both have passed a block, its buffer is free again
  *
@@ -37,7 +37,7 @@
 #define BLOCK                                                                                      \
 	(1u << 20) /* bytes: fits a core's second-level cache; a syscall's cost is lost in it */
 
-enum { FILE_LANE, TENSOR_LANE, LANES };
+enum { FILE_LANE, TENSOR_LANE, BASE_LANE, LANES };
 
 struct block {
 	uint8_t *data;
@@ -67,11 +67,13 @@ struct stream {
 	uint64_t taken;	      /* sequence number of the next block */
 	struct block **ready; /* by sequence number modulo the number of blocks */
 	struct lane lane[LANES];
+	unsigned lanes;
 };
 
 struct pipeline {
 	struct lora_plan *plan;
 	bool digests;
+	unsigned lanes; /* in use: the last one on the way back only */
 	unsigned workers;
 	size_t block_count;
 	struct block *blocks, *free_block;
@@ -119,8 +121,12 @@ static bool exhausted(const struct stream *stream)
 
 static bool finished(const struct stream *stream)
 {
-	return exhausted(stream) && stream->lane[FILE_LANE].next == stream->taken &&
-	       stream->lane[TENSOR_LANE].next == stream->taken;
+	if (!exhausted(stream))
+		return false;
+	for (unsigned l = 0; l < stream->lanes; l++)
+		if (stream->lane[l].next != stream->taken)
+			return false;
+	return true;
 }
 
 /* Of the first `workers` unfinished files, the one whose lanes are least behind. NULL if all are
@@ -158,7 +164,7 @@ static struct block *take_block(struct pipeline *p, struct stream *stream, uint6
 	if (item->job && item->job->chunk_count)
 		block->chunk = item->job->chunks[stream->chunk++];
 	block->last = block->offset + block->size == item->size;
-	block->lanes_left = LANES;
+	block->lanes_left = p->lanes;
 	memset(&block->stats, 0, sizeof(block->stats));
 	stream->offset += block->size;
 	if (block->last) {
@@ -374,6 +380,20 @@ static enum lora_status hash_tensor(struct lane *lane, struct block *block, stru
 			  lora__escape(item->name));
 }
 
+/* The base's bytes of an item, where they are not those that were read. */
+static void hash_restored(struct lane *lane, struct block *block)
+{
+	struct lora_item *item = block->item;
+
+	if (!item->job)
+		return;
+	if (block->offset == 0)
+		lora__hasher_reset(lane->hasher);
+	lora__hasher_update(lane->hasher, block->data, block->size);
+	if (block->last)
+		lora__hasher_final(lane->hasher, &item->restored);
+}
+
 /* What the tensor lane does with a block. Only one worker at a time is in a lane. */
 static enum lora_status pass_tensor_lane(struct pipeline *p, struct stream *stream,
 					 struct lane *lane, struct block *block,
@@ -399,7 +419,7 @@ static enum lora_status pass_tensor_lane(struct pipeline *p, struct stream *stre
 static struct block *choose_lane(struct pipeline *p, struct stream **stream, unsigned *lane)
 {
 	for (size_t f = 0; f < p->plan->file_count; f++)
-		for (unsigned l = 0; l < LANES; l++) {
+		for (unsigned l = 0; l < p->lanes; l++) {
 			struct lane *candidate = &p->streams[f].lane[l];
 			struct block *block;
 
@@ -426,6 +446,8 @@ static enum lora_status move_lane(struct pipeline *p, struct stream *stream, uns
 	pthread_mutex_unlock(&p->lock);
 	if (l == TENSOR_LANE)
 		status = pass_tensor_lane(p, stream, lane, block, err);
+	else if (p->digests && l == BASE_LANE)
+		hash_restored(lane, block);
 	else if (p->digests)
 		lora__hasher_update(lane->hasher, block->data, block->size);
 	pthread_mutex_lock(&p->lock);
@@ -502,10 +524,11 @@ static enum lora_status init_stream(struct pipeline *p, size_t f, struct lora_er
 	struct stream *stream = &p->streams[f];
 
 	stream->file = &p->plan->files[f];
+	stream->lanes = p->lanes;
 	stream->ready = calloc(p->block_count, sizeof(*stream->ready));
 	if (!stream->ready)
 		return lora__fail_memory(err);
-	for (unsigned l = 0; l < LANES && p->digests; l++) {
+	for (unsigned l = 0; l < p->lanes && p->digests; l++) {
 		stream->lane[l].hasher = lora__hasher_new();
 		if (!stream->lane[l].hasher)
 			return lora__fail_memory(err);
@@ -521,7 +544,7 @@ static bool any_restored(const struct lora_plan *plan)
 /* Memory for residuals: where they are made or used. */
 static enum lora_status init_residuals(struct pipeline *p, struct lora_error *err)
 {
-	size_t room = BLOCK + LORA_CHUNK_OVERHEAD;
+	size_t room = p->plan->record ? LORA_CHUNK_LIMIT : BLOCK + LORA_CHUNK_OVERHEAD;
 	enum lora_status status = LORA_OK;
 
 	if (!p->plan->undo && !p->plan->record)
@@ -570,6 +593,7 @@ static enum lora_status init_workers(struct pipeline *p, struct lora_error *err)
 	enum lora_status status;
 
 	p->block_count = 2 * (size_t)p->workers + 6;
+	p->lanes = p->plan->record ? LANES : BASE_LANE;
 	p->scratch = calloc(p->workers, sizeof(*p->scratch));
 	p->streams = calloc(p->plan->file_count, sizeof(*p->streams));
 	if (!p->scratch || !p->streams)

@@ -77,6 +77,7 @@ struct lora_item {
 	uint64_t begin, size; /* bytes in the output file */
 	struct lora_sha256 digest;
 	const struct lora_sha256 *expected; /* of the bytes read for it; NULL: anything */
+	struct lora_sha256 restored;	    /* on the way back: of a job's result */
 };
 
 struct lora_outfile {

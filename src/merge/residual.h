@@ -8,8 +8,10 @@
 
 #define LORA_CHUNK_ELEMENTS (1u << 19) /* of one chunk at most */
 #define LORA_CHUNK_BYTES    (1u << 20) /* of these elements, in the base and in the merged model */
-/* No chunk is larger than its elements and this. */
+/* No chunk of ours is larger than its elements and this. */
 #define LORA_CHUNK_OVERHEAD 64u
+/* What others may write, less frugally. */
+#define LORA_CHUNK_LIMIT (2u << 20)
 
 /* Bytes of an element as the record sees it: 4 or 2 for F32, F16, BF16; else 1. */
 unsigned lora__residual_width(enum lora_dtype type);

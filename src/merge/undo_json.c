@@ -93,7 +93,6 @@ static void put_merged(struct lora_json_writer *w, const struct lora_plan *plan,
 		lora_json_begin_object(w);
 		put_text(w, "name", file->name);
 		put_uint(w, "size", file->size);
-		put_sha256(w, "sha256", &file->digest);
 		put_sha256(w, "head_sha256", &head);
 		lora_json_end_object(w);
 	}

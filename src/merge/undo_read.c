@@ -197,7 +197,7 @@ static enum lora_status parse_files(struct parser *p, const struct lora_json *mo
 			status = add_name(p, names, file->name);
 		if (!status)
 			status = get_uint(p, at, "size", &file->size);
-		if (!status)
+		if (!status && !merged)
 			status = get_sha256(p, at, "sha256", &file->sha256);
 		if (!status && merged)
 			status = get_sha256(p, at, "head_sha256", &file->head_sha256);
@@ -272,6 +272,20 @@ static enum lora_status parse_left(struct parser *p, const struct lora_json *mod
 	return status;
 }
 
+/* No file stands where another one's directory has to be. */
+static enum lora_status check_directories(const struct parser *p, const struct lora_other *other,
+					  size_t count, const struct lora_map *names)
+{
+	for (size_t k = 0; k < count; k++) {
+		const char *name = other[k].name;
+
+		for (const char *at = strchr(name, '/'); at; at = strchr(at + 1, '/'))
+			if (lora__map_find(names, name, (size_t)(at - name)) != UINT32_MAX)
+				return malformed(p, name, "below a file");
+	}
+	return LORA_OK;
+}
+
 static enum lora_status parse_base(struct parser *p, const struct lora_json *base)
 {
 	struct lora_undo *u = p->undo;
@@ -285,6 +299,8 @@ static enum lora_status parse_base(struct parser *p, const struct lora_json *bas
 		status = parse_files(p, base, false, &names);
 	if (!status)
 		status = parse_others(p, base, false, &names);
+	if (!status)
+		status = check_directories(p, u->others.base, u->others.base_count, &names);
 	if (!status)
 		status = parse_left(p, base);
 	if (!status && !u->directory && (u->base_file_count != 1 || u->others.base_count))
@@ -419,7 +435,7 @@ static enum lora_status parse_chunks(struct parser *p, const struct lora_json *o
 		if (lora__json_count(at) != 2 || !lora__json_u64(first, &chunk->elements) ||
 		    !lora__json_u64(lora__json_next(first), &bytes) || chunk->elements == 0 ||
 		    chunk->elements > LORA_CHUNK_ELEMENTS || bytes == 0 ||
-		    bytes > LORA_CHUNK_BYTES + LORA_CHUNK_OVERHEAD || bytes > residual->size - used)
+		    bytes > LORA_CHUNK_LIMIT || bytes > residual->size - used)
 			return malformed(p, t->name, "an impossible chunk");
 		chunk->size = (size_t)bytes;
 		chunk->at = residual->begin + used;
@@ -549,11 +565,14 @@ void lora__undo_fini(struct lora_undo *undo)
 /* ---- the file ---------------------------------------------------------------------------------
  */
 
-static bool says_undo(const struct lora_index *index)
+/* What the metadata call the file, if that is a record of any version; else NULL. */
+static const char *undo_format(const struct lora_index *index)
 {
 	const char *format = lora__index_metadata(index, LORA_UNDO_KEY);
 
-	return format && strncmp(format, LORA_UNDO_FORMAT, sizeof(LORA_UNDO_FORMAT) - 1) == 0;
+	return format && strncmp(format, LORA_UNDO_FORMAT, sizeof(LORA_UNDO_FORMAT) - 1) == 0
+		   ? format
+		   : NULL;
 }
 
 bool lora__undo_plausible(const char *path)
@@ -564,7 +583,7 @@ bool lora__undo_plausible(const char *path)
 	size_t size = 0;
 	bool yes = lora__file_open(&file, path, NULL) == LORA_OK &&
 		   lora__container_load(&index, &head, &size, &file, NULL) == LORA_OK &&
-		   says_undo(&index);
+		   undo_format(&index);
 
 	free(head);
 	lora__index_fini(&index);
@@ -577,9 +596,14 @@ static enum lora_status read_json(const struct lora_adapter *store, char **text,
 {
 	static const char name[] = "record.json";
 	const struct lora_tensor *t = lora__index_find(&store->index, name, sizeof(name) - 1);
+	const char *format = undo_format(&store->index);
 
-	if (!says_undo(&store->index))
+	if (!format)
 		return lora__fail(err, LORA_INPUT, "no undo record: merge --undo writes one");
+	if (strcmp(format, LORA_UNDO_SCHEMA) != 0)
+		return lora__fail(err, LORA_INPUT,
+				  "an undo record of schema '%s', and this version reads '%s' only",
+				  lora__escape(format), LORA_UNDO_SCHEMA);
 	if (!t || t->dtype != LORA_DTYPE_U8 || t->size > LORA_UNDO_JSON_LIMIT)
 		return lora__fail(err, LORA_INPUT,
 				  "damaged undo record: record.json is missing or too large");

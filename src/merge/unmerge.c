@@ -198,18 +198,53 @@ static enum lora_status other_files(const struct lora_way_back *way, struct lora
 /* ---- the whole --------------------------------------------------------------------------------
  */
 
+static enum lora_status not_the_base(const struct lora_way_back *way, const char *what,
+				     struct lora_error *err)
+{
+	return lora__fail(
+	    err, LORA_INPUT,
+	    "'%s': damaged undo record: '%s' does not come out as the base's: get the "
+	    "record again",
+	    lora__escape(way->store.files[0].path), lora__escape(what));
+}
+
+static enum lora_status check_root(const struct lora_way_back *way, struct lora_error *err)
+{
+	const struct lora_plan *plan = &way->plan;
+	struct lora_leaf *leaves = NULL;
+	struct lora_sha256 root;
+	size_t count = 0;
+	enum lora_status status;
+
+	for (size_t f = 0; f < plan->file_count; f++)
+		count += plan->files[f].item_count;
+	leaves = calloc(count + 1, sizeof(*leaves));
+	if (!leaves)
+		return lora__fail_memory(err);
+	count = 0;
+	for (size_t f = 0; f < plan->file_count; f++)
+		for (size_t i = 0; i < plan->files[f].item_count; i++) {
+			const struct lora_item *item = &plan->files[f].items[i];
+			const struct lora_tensor *t = &way->heads[f].tensors[i];
+
+			leaves[count++] =
+			    (struct lora_leaf){t->name, t->dtype, t->ndim, t->shape,
+					       item->job ? &item->restored : &item->digest};
+		}
+	status = lora__root_compute(&root, leaves, count, err);
+	if (!status && !lora__sha256_equal(&root, &way->undo.base_root))
+		status = not_the_base(way, "root", err);
+	free(leaves);
+	return status == LORA_USAGE ? not_the_base(way, "tensors", err) : status;
+}
+
 static enum lora_status check_base(const struct lora_way_back *way, struct lora_error *err)
 {
 	for (size_t f = 0; f < way->plan.file_count; f++)
 		if (!lora__sha256_equal(&way->plan.files[f].digest,
 					&way->undo.base_files[f].sha256))
-			return lora__fail(
-			    err, LORA_INPUT,
-			    "'%s': damaged undo record: '%s' does not come out as the "
-			    "base's: get the record again",
-			    lora__escape(way->store.files[0].path),
-			    lora__escape(way->plan.files[f].name));
-	return LORA_OK;
+			return not_the_base(way, way->plan.files[f].name, err);
+	return check_root(way, err);
 }
 
 static enum lora_status write_base(struct lora_way_back *way, const char *path,

@@ -35,6 +35,15 @@ static enum lora_status other_model(const struct lora_way_back *way, const char 
 			  lora__escape(way->plan.base->path), what);
 }
 
+/* A single file may have another name today. */
+static const struct lora_undo_file *merged_file(const struct lora_way_back *way, const char *name)
+{
+	for (size_t f = 0; f < way->undo.merged_file_count; f++)
+		if (!way->undo.directory || strcmp(way->undo.merged_files[f].name, name) == 0)
+			return &way->undo.merged_files[f];
+	return NULL;
+}
+
 static enum lora_status check_files(const struct lora_way_back *way, struct lora_error *err)
 {
 	const struct lora_model *merged = way->plan.base;
@@ -44,11 +53,11 @@ static enum lora_status check_files(const struct lora_way_back *way, struct lora
 	if (merged->shard_count != way->undo.merged_file_count)
 		return other_model(way, "it has another number of files", err);
 	for (size_t f = 0; f < merged->shard_count; f++) {
-		const struct lora_undo_file *file = &way->undo.merged_files[f];
 		const struct lora_shard *shard = &merged->shards[f];
+		const struct lora_undo_file *file = merged_file(way, shard->name);
 		struct lora_sha256 head;
 
-		if (merged->directory && strcmp(file->name, shard->name) != 0)
+		if (!file)
 			return other_model(way, "its files have other names", err);
 		lora__sha256(shard->head, (size_t)shard->data_begin, &head);
 		if (file->size != shard->file.size ||
@@ -58,20 +67,34 @@ static enum lora_status check_files(const struct lora_way_back *way, struct lora
 	return LORA_OK;
 }
 
-/* The heads are the same: so a list of tensors that differs is the record's own fault. */
+/* The heads are the same: so a list of tensors that differs is the record's own fault. Its root
+ * then follows from the digests. */
 static enum lora_status check_tensors(const struct lora_way_back *way, struct lora_error *err)
 {
 	const struct lora_undo *undo = &way->undo;
+	const struct lora_index *index = &way->plan.base->index;
+	struct lora_leaf *leaves = calloc(undo->merged_tensor_count + 1, sizeof(*leaves));
+	struct lora_sha256 root;
+	enum lora_status status = leaves ? LORA_OK : lora__fail_memory(err);
 
-	for (size_t i = 0; i < undo->merged_tensor_count; i++) {
-		const char *name = undo->merged_tensors[i].name;
+	if (!status && undo->merged_tensor_count != index->count)
+		status = damaged(way, "tensors", "not those of the merged model", err);
+	for (size_t i = 0; i < undo->merged_tensor_count && !status; i++) {
+		const struct lora_undo_merged *t = &undo->merged_tensors[i];
+		const struct lora_tensor *found = lora__index_find(index, t->name, strlen(t->name));
 
-		if (!lora__index_find(&way->plan.base->index, name, strlen(name)))
-			return damaged(way, name, "the merged model has no such tensor", err);
+		if (!found)
+			status = damaged(way, t->name, "the merged model has no such tensor", err);
+		else
+			leaves[i] = (struct lora_leaf){found->name, found->dtype, found->ndim,
+						       found->shape, &t->sha256};
 	}
-	if (undo->merged_tensor_count != way->plan.base->index.count)
-		return damaged(way, "tensors", "some of the merged model are missing", err);
-	return LORA_OK;
+	if (!status)
+		status = lora__root_compute(&root, leaves, index->count, err);
+	if (!status && !lora__sha256_equal(&root, &undo->merged_root))
+		status = other_model(way, "it has another root", err);
+	free(leaves);
+	return status;
 }
 
 /* ---- jobs -------------------------------------------------------------------------------------
@@ -95,10 +118,12 @@ static enum lora_status make_parts(struct lora_way_back *way, struct lora_job *j
 		return lora__fail_memory(err);
 	for (size_t i = 0; i < t->part_count; i++) {
 		const struct lora_undo_part *from = &t->parts[i];
-		struct lora_edit *edit = &edits[i];
+		struct lora_edit *edit = &edits[job->add_count];
 
 		if (from->row0 > job->height || from->rows > job->height - from->row0)
 			return damaged(way, t->name, "a part outside of the matrix", err);
+		if (!way->store.index.tensors[from->left].elements || !from->cols)
+			continue; /* no element, or a sum of nothing */
 		edit->kind = from->dense ? LORA_EDIT_ADD_DENSE : LORA_EDIT_ADD_LOWRANK;
 		edit->width = job->width;
 		edit->row0 = from->row0;
@@ -111,9 +136,8 @@ static enum lora_status make_parts(struct lora_way_back *way, struct lora_job *j
 			edit->left = whole(&way->store.index, from->left);
 			edit->right = whole(&way->store.index, from->right);
 		}
-		job->adds[i] = (struct lora_part){0, edit, from->scale, NULL, NULL};
+		job->adds[job->add_count++] = (struct lora_part){0, edit, from->scale, NULL, NULL};
 	}
-	job->add_count = t->part_count;
 	return LORA_OK;
 }
 
@@ -146,7 +170,7 @@ static enum lora_status read_gain(struct lora_way_back *way, struct lora_job *jo
 	job->gain = malloc((size_t)gain->size + 1);
 	if (!job->gain)
 		return lora__fail_memory(err);
-	return lora__view_read(&way->store, &view, 0, 1, job->gain, err);
+	return gain->elements ? lora__view_read(&way->store, &view, 0, 1, job->gain, err) : LORA_OK;
 }
 
 /* A chunk is whole rows, or a part of one row; of a replaced tensor anything. */
@@ -255,6 +279,7 @@ static enum lora_status read_head(struct lora_way_back *way, size_t f, struct lo
 	struct lora_outfile *file = &way->plan.files[f];
 	const struct lora_tensor *head =
 	    &way->store.index.tensors[lora__undo_find(&way->store.index, "head", f)];
+	uint64_t need = 0;
 	enum lora_status status;
 
 	file->name = base->name;
@@ -269,10 +294,15 @@ static enum lora_status read_head(struct lora_way_back *way, size_t f, struct lo
 	status =
 	    lora__file_read(&way->store.files[0], head->begin, file->head, file->head_size, err);
 	if (!status)
+		status = lora__safetensors.head_size(
+		    &need, file->head,
+		    file->head_size < LORA_PROBE_SIZE ? file->head_size : LORA_PROBE_SIZE,
+		    base->size, err);
+	if (!status && need != file->head_size)
+		status = damaged(way, base->name, "a head of another length than it says", err);
+	if (!status)
 		status = lora__safetensors.parse(&way->heads[f], file->head, file->head_size,
 						 base->size, err);
-	if (!status && way->heads[f].data_begin != file->head_size)
-		status = damaged(way, base->name, "a head with bytes left over", err);
 	return lora__context(err, status, "head of '%s'", lora__escape(base->name));
 }
 

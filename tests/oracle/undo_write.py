@@ -336,7 +336,7 @@ def merged_json(base, merged):
     out = OrderedDict(root=root_of(merged), files=[], tensors=[], others=[])
     for name, path in paths(merged):
         data = slurp(path)
-        out["files"].append(named(name, data, head_sha256=sha(head(data))))
+        out["files"].append(OrderedDict(name=name, size=len(data), head_sha256=sha(head(data))))
     for name, t in merged.tensors.items():
         out["tensors"].append(OrderedDict(name=name, sha256=sha(data_of(t))))
     for name in set(others(base)) & set(others(merged)):
