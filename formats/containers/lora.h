@@ -214,12 +214,12 @@ struct lora_manifest_pair {
 };
 
 struct lora_manifest {
-	struct lora_arena arena; /* what the rest points to, after a parse */
+	struct lora_arena arena; /* strings and shapes */
 	const char *name, *message;
 	uint64_t version;
 	bool has_parent, bound;
 	struct lora_sha256 parent, base_root, root;
-	struct lora_manifest_pair *metadata;
+	struct lora_manifest_pair *metadata; /* the three arrays are malloc'd */
 	size_t metadata_count;
 	struct lora_manifest_file *files;
 	size_t file_count;
@@ -227,6 +227,9 @@ struct lora_manifest {
 	size_t part_count;
 	uint64_t bytes; /* of all files */
 };
+
+/* Room for one more element in one of the arrays: grown by doubling, NULL without memory. */
+void *lora__manifest_room(void *array, size_t count, size_t size);
 
 /* *manifest is zeroed before; the caller finis it also after a failure. LORA_INPUT for anything
  * that is not the canonical spelling of a manifest. */

@@ -79,6 +79,8 @@ enum lora_status lora__output_begin(struct lora_output **out, const char *path, 
  * ftruncate). */
 enum lora_status lora__output_file(struct lora_output *output, const char *name, uint64_t size,
 				   int *fd, struct lora_error *err);
+/* The mode that a file output gets, instead of 0666 & ~umask: that of what it replaces. */
+void lora__output_mode(struct lora_output *output, mode_t mode);
 /* Syncs and closes one file early (so that many small files do not exhaust descriptors). */
 enum lora_status lora__output_finish(struct lora_output *output, int fd, struct lora_error *err);
 /* A companion file elsewhere (OUT.receipt.json, an undo record), renamed together with the output:

@@ -291,6 +291,13 @@ enum lora_status lora__output_file(struct lora_output *output, const char *name,
 	return status;
 }
 
+void lora__output_mode(struct lora_output *output, mode_t mode)
+{
+	lora__output_lock();
+	output->place.mode = mode & 07777;
+	lora__output_unlock();
+}
+
 enum lora_status lora__output_beside(struct lora_output *output, const char *path, int *fd,
 				     struct lora_error *err)
 {

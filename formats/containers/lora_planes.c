@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* formats/containers/lora_planes.c - numbers as planes of bytes, and planes as little as they can be
+ *
+ * A trained weight is a sign, an exponent that takes a few dozen values, and a mantissa that is
+ * noise. Compressors look for repeated strings and find none. Cut into planes, byte k of every
+ * element in plane k, the exponents stand together and cost what their frequencies say (order 0),
+ * and mantissas are stored as they are, at no cost in time. In f32 and bf16 the exponent straddles
+ * two bytes; rotating every element left by one bit brings it into the top one.
+ *
+ *	f32    s eeeeeeee mmm....   ->  eeeeeeee mmm.... s     plane 3 is the exponent
+ *
+ * Against a parent, elements are combined by exclusive or first: what did not change is zero, what
+ * changed little has zeros on top. It commutes with rotation and planes.
+ *
+ * Encoding a plane: all bytes equal, a REPEAT; nothing to be gained by the frequencies, STORED;
+ * else the smaller of a frame of single bytes, and of one with repeats where these are likely.
+ */
+#include "base/error.h"
+#include "formats/containers/lora.h"
+#include "formats/containers/lora_bytes.h"
+
+#include <math.h>
+#include <string.h>
+
+#define LENGTH_MASK 0xffffffu
+
+struct lora_layout lora__layout_of(enum lora_dtype dtype)
+{
+	switch (dtype) {
+	case LORA_DTYPE_F32:
+	case LORA_DTYPE_C64:
+		return (struct lora_layout){4, true};
+	case LORA_DTYPE_F16:
+	case LORA_DTYPE_BF16:
+		return (struct lora_layout){2, true};
+	case LORA_DTYPE_F64:
+		return (struct lora_layout){8, true};
+	case LORA_DTYPE_U16:
+	case LORA_DTYPE_I16:
+		return (struct lora_layout){2, false};
+	case LORA_DTYPE_U32:
+	case LORA_DTYPE_I32:
+		return (struct lora_layout){4, false};
+	case LORA_DTYPE_U64:
+	case LORA_DTYPE_I64:
+		return (struct lora_layout){8, false};
+	default:
+		return (struct lora_layout){1, false};
+	}
+}
+
+/* --- planes ---------------------------------------------------------------------------------- */
+
+/* One loop for each width, so that the compiler sees constants. XOR with a parent is a pass before
+ * (split) or after (join). */
+#define SPLIT(type, bits)                                                                          \
+	static void split_##type(const uint8_t *in, const uint8_t *parent, size_t n, bool rotated, \
+				 uint8_t *out)                                                     \
+	{                                                                                          \
+		const unsigned left = rotated ? 1 : 0, right = rotated ? (bits) - 1 : 0;           \
+                                                                                                   \
+		for (size_t i = 0; i < n; i++) {                                                   \
+			type x, y = 0;                                                             \
+                                                                                                   \
+			memcpy(&x, in + i * sizeof(x), sizeof(x));                                 \
+			if (parent)                                                                \
+				memcpy(&y, parent + i * sizeof(y), sizeof(y));                     \
+			x = from_le_##type(x ^ y);                                                 \
+			x = (type)(x << left | (type)(x >> right & (rotated ? 1 : 0)));            \
+			for (unsigned k = 0; k < sizeof(x); k++)                                   \
+				out[k * n + i] = (uint8_t)(x >> 8 * k);                            \
+		}                                                                                  \
+	}                                                                                          \
+                                                                                                   \
+	static void join_##type(const uint8_t *in, const uint8_t *parent, size_t n, bool rotated,  \
+				uint8_t *out)                                                      \
+	{                                                                                          \
+		const unsigned right = rotated ? 1 : 0, left = rotated ? (bits) - 1 : 0;           \
+                                                                                                   \
+		for (size_t i = 0; i < n; i++) {                                                   \
+			type x = 0, y = 0;                                                         \
+                                                                                                   \
+			for (unsigned k = 0; k < sizeof(x); k++)                                   \
+				x = (type)(x | (type)((type)in[k * n + i] << 8 * k));              \
+			x = (type)((type)(x >> right) | (type)((x & (rotated ? 1u : 0u)) << left));\
+			if (parent)                                                                \
+				memcpy(&y, parent + i * sizeof(y), sizeof(y));                     \
+			x = from_le_##type(x) ^ y;                                                 \
+			memcpy(out + i * sizeof(x), &x, sizeof(x));                                \
+		}                                                                                  \
+	}
+
+/* Its own inverse. */
+static uint16_t from_le_uint16_t(uint16_t x)
+{
+	uint8_t b[2];
+
+	memcpy(b, &x, sizeof(b));
+	return lora__get16(b);
+}
+
+static uint32_t from_le_uint32_t(uint32_t x)
+{
+	uint8_t b[4];
+
+	memcpy(b, &x, sizeof(b));
+	return lora__get32(b);
+}
+
+static uint64_t from_le_uint64_t(uint64_t x)
+{
+	uint8_t b[8];
+
+	memcpy(b, &x, sizeof(b));
+	return lora__get64(b);
+}
+
+SPLIT(uint16_t, 16)
+SPLIT(uint32_t, 32)
+SPLIT(uint64_t, 64)
+
+static void combine(const uint8_t *in, const uint8_t *parent, size_t size, uint8_t *out)
+{
+	for (size_t i = 0; i < size; i++)
+		out[i] = in[i] ^ (parent ? parent[i] : 0);
+}
+
+void lora__planes_split(struct lora_layout layout, const uint8_t *in, const uint8_t *parent,
+			size_t size, uint8_t *out)
+{
+	if (layout.width == 2)
+		split_uint16_t(in, parent, size / 2, layout.rotated, out);
+	else if (layout.width == 4)
+		split_uint32_t(in, parent, size / 4, layout.rotated, out);
+	else if (layout.width == 8)
+		split_uint64_t(in, parent, size / 8, layout.rotated, out);
+	else
+		combine(in, parent, size, out);
+}
+
+void lora__planes_join(struct lora_layout layout, const uint8_t *in, const uint8_t *parent,
+		       size_t size, uint8_t *out)
+{
+	if (layout.width == 2)
+		join_uint16_t(in, parent, size / 2, layout.rotated, out);
+	else if (layout.width == 4)
+		join_uint32_t(in, parent, size / 4, layout.rotated, out);
+	else if (layout.width == 8)
+		join_uint64_t(in, parent, size / 8, layout.rotated, out);
+	else
+		combine(in, parent, size, out);
+}
+
+/* --- decoding -------------------------------------------------------------------------------- */
+
+enum lora_status lora__words_check(const uint8_t *words, struct lora_layout layout, size_t size,
+				   uint64_t *stored, struct lora_error *err)
+{
+	size_t n = size / layout.width;
+
+	*stored = 0;
+	for (unsigned k = 0; k < layout.width; k++) {
+		uint32_t word = lora__get32(words + 4 * k), length = word & LENGTH_MASK;
+		bool good = false;
+
+		switch (word >> 24) {
+		case LORA_PLANE_STORED:
+			good = length == n;
+			break;
+		case LORA_PLANE_FRAME:
+			good = length > 0 && length < n;
+			break;
+		case LORA_PLANE_REPEAT:
+			good = length == 1;
+			break;
+		default:
+			break;
+		}
+		if (!good)
+			return lora__fail(err, LORA_INPUT,
+					  "the index is damaged or badly written: no plane of %zu "
+					  "bytes is stored as %08x says",
+					  n, (unsigned)word);
+		*stored += length;
+	}
+	return LORA_OK;
+}
+
+static enum lora_status decode_plane(struct lora_codec *codec, uint32_t word, const uint8_t *stored,
+				     uint8_t *plane, size_t n, struct lora_error *err)
+{
+	switch (word >> 24) {
+	case LORA_PLANE_STORED:
+		memcpy(plane, stored, n);
+		return LORA_OK;
+	case LORA_PLANE_REPEAT:
+		memset(plane, *stored, n);
+		return LORA_OK;
+	default:
+		return lora__frame_unpack(codec, stored, word & LENGTH_MASK, plane, n, err);
+	}
+}
+
+enum lora_status lora__chunk_decode(struct lora_codec *codec, const uint8_t *words,
+				    struct lora_layout layout, const uint8_t *stored,
+				    const uint8_t *parent, uint8_t *out, size_t size,
+				    uint8_t *scratch, struct lora_error *err)
+{
+	size_t n = size / layout.width;
+
+	for (unsigned k = 0; k < layout.width; k++) {
+		uint32_t word = lora__get32(words + 4 * k);
+		enum lora_status status =
+		    decode_plane(codec, word, stored, scratch + k * n, n, err);
+
+		if (status)
+			return status;
+		stored += word & LENGTH_MASK;
+	}
+	lora__planes_join(layout, scratch, parent, size, out);
+	return LORA_OK;
+}
+
+/* --- encoding -------------------------------------------------------------------------------- */
+
+/* What there is to know about a plane before it is packed. */
+struct census {
+	double entropy; /* order 0, bytes for the whole plane */
+	double most;	/* share of the most frequent byte */
+};
+
+/* Four tables, so that equal bytes in a row do not wait for each other. */
+static struct census count(const uint8_t *plane, size_t n)
+{
+	uint32_t tally[4][256] = {{0}};
+	struct census census = {0, 0};
+	size_t i = 0;
+
+	for (; i + 4 <= n; i += 4)
+		for (unsigned j = 0; j < 4; j++)
+			tally[j][plane[i + j]]++;
+	for (; i < n; i++)
+		tally[0][plane[i]]++;
+	for (unsigned b = 0; b < 256; b++) {
+		double share =
+		    ((double)tally[0][b] + tally[1][b] + tally[2][b] + tally[3][b]) / (double)n;
+
+		if (share > census.most)
+			census.most = share;
+		if (share > 0)
+			census.entropy -= share * log2(share);
+	}
+	census.entropy *= (double)n / 8;
+	return census;
+}
+
+/* Text and files, whose repeats the frequencies do not show; and planes where one byte rules, as in
+ * differences: Huffman codes spend a bit on each, runs cost nothing. */
+#define RULES 0.4
+/* Below this share of a plane a frame is not worth the time of its reader. */
+#define GAIN 0.99
+
+/* One plane into out [n]; its word. */
+static enum lora_status encode_plane(struct lora_codec *codec, const uint8_t *plane, size_t n,
+				     bool text, uint8_t *out, uint8_t *spare, uint32_t *word,
+				     struct lora_error *err)
+{
+	struct census census = count(plane, n);
+	bool repeats = text || census.most > RULES;
+	enum lora_status status = LORA_OK;
+	size_t best = 0, other = 0;
+
+	if (census.most == 1) {
+		*out = *plane;
+		*word = lora__word(LORA_PLANE_REPEAT, 1);
+		return LORA_OK;
+	}
+	if (census.entropy < GAIN * (double)n && !text)
+		status = lora__frame_pack(codec, LORA_FRAME_BYTES, plane, n, out, n - 1, &best, err);
+	if (!status && repeats)
+		status = lora__frame_pack(codec, LORA_FRAME_REPEATS, plane, n, spare,
+					  best ? best - 1 : n - 1, &other, err);
+	if (status)
+		return status;
+	if (other) {
+		memcpy(out, spare, other);
+		best = other;
+	}
+	if (!best)
+		memcpy(out, plane, n);
+	*word = lora__word(best ? LORA_PLANE_FRAME : LORA_PLANE_STORED,
+			   (uint32_t)(best ? best : n));
+	return LORA_OK;
+}
+
+enum lora_status lora__chunk_encode(struct lora_codec *codec, uint8_t *words,
+				    struct lora_layout layout, const uint8_t *in,
+				    const uint8_t *parent, size_t size, uint8_t *out,
+				    size_t *stored, uint8_t *scratch, struct lora_error *err)
+{
+	size_t n = size / layout.width;
+	uint8_t *planes = scratch, *spare = scratch + LORA_CHUNK_SIZE;
+
+	*stored = 0;
+	lora__planes_split(layout, in, parent, size, planes);
+	for (unsigned k = 0; k < layout.width; k++) {
+		uint32_t word;
+		enum lora_status status =
+		    encode_plane(codec, planes + k * n, n, layout.width == 1 && !parent,
+				 out + *stored, spare, &word, err);
+
+		if (status)
+			return status;
+		lora__put32(words + 4 * k, word);
+		*stored += word & LENGTH_MASK;
+	}
+	return LORA_OK;
+}
