@@ -14,6 +14,7 @@
  *	adapter.h   an adapter: modules, ranks, scales, norms; does it fit, who loads it
  *	merge.h     base + adapters -> checkpoint and receipt
  *	unmerge.h   the ways back: undo records, and merges repeated from receipts
+ *	container.h a file with every version of an adapter: pack, unpack, log, fsck, gc
  *	inspect.h   what is this path?
  *	cleanup.h   removing unfinished outputs before dying
  *
@@ -29,6 +30,7 @@
 
 #include <loractl/adapter.h>
 #include <loractl/cleanup.h>
+#include <loractl/container.h>
 #include <loractl/error.h>
 #include <loractl/inspect.h>
 #include <loractl/json.h>
