@@ -43,6 +43,7 @@ static const struct {
 	const char *what;
 } strangers[] = {
     {"version https://git-lfs", "it is a Git LFS pointer, not the weights: run 'git lfs pull'"},
+    {"\x89LOR", "it is a .lora container, which holds an adapter: `loractl log` shows it"},
     {"GGUF", "it is a GGUF file, which is not supported: give the safetensors checkpoint"},
     {"PK\x03\x04", "it is a zip archive, as torch.save writes: save it as safetensors"},
     {"\x80\x02", "it is a Python pickle, which is not read: save it as safetensors"},
@@ -63,8 +64,9 @@ static const char *describe(const uint8_t *head, size_t size)
 	return "no header of a known container stands at its start: is it the right file";
 }
 
-enum lora_status lora__container_load(struct lora_index *index, uint8_t **head, size_t *head_size,
-				      const struct lora_file *file, struct lora_error *err)
+enum lora_status lora__container_load_bytes(struct lora_index *index, uint8_t **head,
+					    size_t *head_size, const struct lora_bytes *file,
+					    struct lora_error *err)
 {
 	uint8_t start[LORA_PROBE_SIZE];
 	size_t size = file->size < sizeof(start) ? (size_t)file->size : sizeof(start);
@@ -74,7 +76,7 @@ enum lora_status lora__container_load(struct lora_index *index, uint8_t **head, 
 
 	*head = NULL;
 	*head_size = 0;
-	status = lora__file_read(file, 0, start, size, err);
+	status = file->read(file->from, 0, start, size, err);
 	if (status != LORA_OK)
 		return status;
 	container = lora__container_probe(start, size, file->size);
@@ -88,7 +90,7 @@ enum lora_status lora__container_load(struct lora_index *index, uint8_t **head, 
 	if (!*head)
 		return lora__fail_memory(err);
 	*head_size = (size_t)need;
-	status = lora__file_read(file, 0, *head, *head_size, err);
+	status = file->read(file->from, 0, *head, *head_size, err);
 	if (status == LORA_OK) {
 		status = container->parse(index, *head, *head_size, file->size, err);
 		if (status != LORA_OK)
@@ -100,4 +102,18 @@ enum lora_status lora__container_load(struct lora_index *index, uint8_t **head, 
 		*head_size = 0;
 	}
 	return status;
+}
+
+static enum lora_status read_file(const void *from, uint64_t offset, void *buffer, size_t size,
+				  struct lora_error *err)
+{
+	return lora__file_read(from, offset, buffer, size, err);
+}
+
+enum lora_status lora__container_load(struct lora_index *index, uint8_t **head, size_t *head_size,
+				      const struct lora_file *file, struct lora_error *err)
+{
+	const struct lora_bytes bytes = {file->path, file->size, read_file, file};
+
+	return lora__container_load_bytes(index, head, head_size, &bytes, err);
 }

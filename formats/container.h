@@ -83,9 +83,22 @@ extern const struct lora_container *const lora__containers[];
 const struct lora_container *lora__container_probe(const uint8_t *head, size_t size,
 						   uint64_t file_size);
 
-/* Probes an open file, reads its head and parses it. *index is zeroed before; the caller finis it
+/* Bytes to be read from wherever they are. */
+struct lora_bytes {
+	const char *path; /* for messages */
+	uint64_t size;
+	enum lora_status (*read)(const void *from, uint64_t offset, void *buffer, size_t size,
+				 struct lora_error *err);
+	const void *from;
+};
+
+/* Probes a file's bytes, reads its head and parses it. *index is zeroed before; the caller finis it
  * also after a failure. *head is malloc'd (the bytes before data_begin), NULL on failure. Messages
  * name the file; LORA_INPUT for what is no container says what it looks like instead. */
+enum lora_status lora__container_load_bytes(struct lora_index *index, uint8_t **head,
+					    size_t *head_size, const struct lora_bytes *bytes,
+					    struct lora_error *err);
+/* The same of an open file. */
 enum lora_status lora__container_load(struct lora_index *index, uint8_t **head, size_t *head_size,
 				      const struct lora_file *file, struct lora_error *err);
 

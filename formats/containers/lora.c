@@ -54,7 +54,8 @@ enum lora_status lora__superblock_parse(struct lora_superblock *block, const uin
 		return lora__fail(err, LORA_INPUT,
 				  "it is no .lora container: give a file that `loractl pack` made");
 	if (size < LORA_SUPERBLOCK_SIZE)
-		return lora__fail(err, LORA_INPUT, "it ends inside its first 64 bytes: fetch it again");
+		return lora__fail(err, LORA_INPUT,
+				  "it ends inside its first 64 bytes: fetch it again");
 	lora__sha256(bytes, 32, &digest);
 	if (memcmp(bytes + 32, digest.byte, sizeof(digest.byte)) != 0)
 		return lora__fail(err, LORA_INPUT,
@@ -135,7 +136,8 @@ bool lora__record_parse(struct lora_record *record, const uint8_t *bytes)
 	if (memcmp(bytes + 24, digest.byte, 8) != 0 || (flags & ~CRITICAL) != 0 ||
 	    lora__get32(bytes + 4) != 0 || lora__get64(bytes + 16) != 0)
 		return false;
-	*record = (struct lora_record){lora__get16(bytes), flags & CRITICAL, lora__get64(bytes + 8)};
+	*record =
+	    (struct lora_record){lora__get16(bytes), flags & CRITICAL, lora__get64(bytes + 8)};
 	if (!is_known(record->type))
 		return true;
 	return record->critical == kinds[record->type].critical &&

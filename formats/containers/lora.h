@@ -13,25 +13,25 @@
 #include <loractl/types.h>
 
 /* Limits, each with its reason. Those of sizes in the file are part of the format. */
-#define LORA_CHUNK_SIZE	     ((size_t)4 << 20)	/* what is decoded at once: the memory of a reader */
-#define LORA_INDEX_SIZE_MAX  ((uint64_t)16 << 20) /* an append of 299,000 tensors */
-#define LORA_MANIFEST_MAX    ((uint64_t)16 << 20) /* 65,000 tensors at 250 bytes each */
-#define LORA_SIGNATURE_MAX   ((uint64_t)64 << 10) /* minisign's comments have 9 KiB at most */
-#define LORA_ATTESTATION_MAX ((uint64_t)4 << 20)  /* what OCI registries take as a manifest */
-#define LORA_NOTES_MAX	     64u      /* signatures of a version: more than any threshold */
-#define LORA_DEPTH_MAX	     8u	      /* parents to decode: the time of one read, nine-fold */
-#define LORA_VERSIONS_MAX    65536u   /* one every ten minutes for a year: 8 MB of memory */
-#define LORA_RECORDS_MAX     262144u  /* one read each to open the file: half a second */
-#define LORA_OBJECTS_MAX     524288u  /* 64 bytes each: 32 MiB */
-#define LORA_PARTS_MAX	     262144u  /* of a version; a manifest holds 200,000 of the shortest */
-#define LORA_FILES_MAX	     65536u   /* of a version: a directory that no user looks through */
-#define LORA_SIZE_MAX	     ((uint64_t)1 << 48) /* of an object or file: safetensors' own limit */
-#define LORA_VERSION_MAX     (((uint64_t)1 << 53) - 1) /* what a JSON number carries everywhere */
-#define LORA_FILE_NAME_MAX   1024u    /* a path inside the adapter: below PATH_MAX by far */
-#define LORA_ADAPTER_NAME_MAX 255u    /* a file's name */
-#define LORA_MESSAGE_MAX     65536u   /* a page of text is 4,000 */
-#define LORA_METADATA_MAX    1024u    /* pairs: a table that a person can read */
-#define LORA_NESTING_MAX     16u      /* of JSON: ours has 5 */
+#define LORA_CHUNK_SIZE	      ((size_t)4 << 20) /* what is decoded at once: the memory of a reader */
+#define LORA_INDEX_SIZE_MAX   ((uint64_t)16 << 20) /* an append of 299,000 tensors */
+#define LORA_MANIFEST_MAX     ((uint64_t)16 << 20) /* 65,000 tensors at 250 bytes each */
+#define LORA_SIGNATURE_MAX    ((uint64_t)64 << 10) /* minisign's comments have 9 KiB at most */
+#define LORA_ATTESTATION_MAX  ((uint64_t)4 << 20)  /* what OCI registries take as a manifest */
+#define LORA_NOTES_MAX	      64u     /* signatures of a version: more than any threshold */
+#define LORA_DEPTH_MAX	      8u      /* parents to decode: the time of one read, nine-fold */
+#define LORA_VERSIONS_MAX     65536u  /* one every ten minutes for a year: 8 MB of memory */
+#define LORA_RECORDS_MAX      262144u /* one read each to open the file: half a second */
+#define LORA_OBJECTS_MAX      524288u /* 64 bytes each: 32 MiB */
+#define LORA_PARTS_MAX	      262144u /* of a version; a manifest holds 200,000 of the shortest */
+#define LORA_FILES_MAX	      65536u  /* of a version: a directory that no user looks through */
+#define LORA_SIZE_MAX	      ((uint64_t)1 << 48) /* of an object or file: safetensors' own limit */
+#define LORA_VERSION_MAX      (((uint64_t)1 << 53) - 1) /* what a JSON number carries everywhere */
+#define LORA_FILE_NAME_MAX    1024u  /* a path inside the adapter: below PATH_MAX by far */
+#define LORA_ADAPTER_NAME_MAX 255u   /* a file's name */
+#define LORA_MESSAGE_MAX      65536u /* a page of text is 4,000 */
+#define LORA_METADATA_MAX     1024u  /* pairs: a table that a person can read */
+#define LORA_NESTING_MAX      16u    /* of JSON: ours has 5 */
 /* How much a version's files may be larger than the container: zeros shrink 30,000-fold, and nobody
  * should have to unpack a terabyte of them. */
 #define LORA_EXPANSION_FREE  ((uint64_t)4 << 30)
@@ -106,11 +106,11 @@ bool lora__commit_parse(struct lora_commit *commit, const uint8_t *bytes, uint64
 
 /* --- objects --------------------------------------------------------------------------------- */
 
-#define LORA_ENTRY_HEAD	   48u
-#define LORA_PLANES_MAX	   8u
+#define LORA_ENTRY_HEAD	    48u
+#define LORA_PLANES_MAX	    8u
 #define LORA_OBJECT_ROTATED 1u
-#define LORA_OBJECT_XOR	   2u
-#define LORA_NO_OBJECT	   UINT32_MAX
+#define LORA_OBJECT_XOR	    2u
+#define LORA_NO_OBJECT	    UINT32_MAX
 
 /* How the bytes of an object are laid out in planes. */
 struct lora_layout {
@@ -123,10 +123,10 @@ struct lora_layout lora__layout_of(enum lora_dtype dtype);
 
 struct lora_object {
 	struct lora_sha256 digest;
-	uint64_t size;	   /* raw bytes */
-	uint64_t data;	   /* where its stored bytes stand in the file */
-	uint64_t words;	   /* where its words do */
-	uint32_t parent;   /* LORA_NO_OBJECT without one */
+	uint64_t size;	 /* raw bytes */
+	uint64_t data;	 /* where its stored bytes stand in the file */
+	uint64_t words;	 /* where its words do */
+	uint32_t parent; /* LORA_NO_OBJECT without one */
 	struct lora_layout layout;
 	uint8_t depth;
 };
@@ -150,8 +150,8 @@ static inline uint32_t lora__word(enum lora_plane_method method, uint32_t length
 struct lora_index_walk {
 	const uint8_t *bytes;
 	size_t size, at;
-	uint64_t index_at;	/* offset of the payload in the file */
-	uint64_t left;		/* entries */
+	uint64_t index_at;	 /* offset of the payload in the file */
+	uint64_t left;		 /* entries */
 	uint64_t data, data_end; /* of what is still to be assigned */
 };
 
@@ -193,7 +193,7 @@ void lora__planes_join(struct lora_layout layout, const uint8_t *in, const uint8
 
 #define LORA_MANIFEST_SCHEMA "loractl.manifest/1"
 
-struct lora_part {
+struct lora_manifest_part {
 	struct lora_sha256 digest;
 	uint64_t size;
 	const char *tensor; /* NULL: not one; then dtype, ndim and shape are 0 */
@@ -223,7 +223,7 @@ struct lora_manifest {
 	size_t metadata_count;
 	struct lora_manifest_file *files;
 	size_t file_count;
-	struct lora_part *parts;
+	struct lora_manifest_part *parts;
 	size_t part_count;
 	uint64_t bytes; /* of all files */
 };

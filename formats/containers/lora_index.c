@@ -98,9 +98,9 @@ static enum lora_status sum_words(const uint8_t *words, const struct lora_object
 	for (uint64_t done = 0; done < object->size && !status; done += LORA_CHUNK_SIZE) {
 		uint64_t rest = object->size - done, stored = 0;
 
-		status = lora__words_check(words, object->layout,
-					   (size_t)(rest < LORA_CHUNK_SIZE ? rest : LORA_CHUNK_SIZE),
-					   &stored, err);
+		status = lora__words_check(
+		    words, object->layout,
+		    (size_t)(rest < LORA_CHUNK_SIZE ? rest : LORA_CHUNK_SIZE), &stored, err);
 		*sum += stored; /* at most the object's size, which is below 2^48 */
 		words += 4 * object->layout.width;
 	}

@@ -197,7 +197,8 @@ static bool more(struct reader *r, bool *first, char open, char close)
 	if (*first) {
 		*first = false;
 		if (!take(r, open))
-			return bad(r, open == '{' ? "an object is expected" : "an array is expected");
+			return bad(r,
+				   open == '{' ? "an object is expected" : "an array is expected");
 		if (++r->depth > LORA_NESTING_MAX)
 			return bad(r, "it is nested too deep");
 		if (!take(r, close))
@@ -291,7 +292,7 @@ void *lora__manifest_room(void *array, size_t count, size_t size)
 	return reallocarray(array, count ? count * 2 : 1, size);
 }
 
-static bool read_dtype(struct reader *r, struct lora_part *part)
+static bool read_dtype(struct reader *r, struct lora_manifest_part *part)
 {
 	struct raw raw;
 
@@ -301,7 +302,7 @@ static bool read_dtype(struct reader *r, struct lora_part *part)
 	return part->dtype != LORA_DTYPE_NONE || bad(r, "a type that this program does not know");
 }
 
-static bool read_shape(struct reader *r, struct lora_part *part)
+static bool read_shape(struct reader *r, struct lora_manifest_part *part)
 {
 	uint64_t dims[LORA_MAX_DIMS], *shape;
 	bool begun = false;
@@ -324,7 +325,7 @@ static bool read_shape(struct reader *r, struct lora_part *part)
 	return true;
 }
 
-static bool shape_fits(const struct lora_part *part)
+static bool shape_fits(const struct lora_manifest_part *part)
 {
 	uint64_t bits = lora_dtype_bits(part->dtype);
 
@@ -334,7 +335,7 @@ static bool shape_fits(const struct lora_part *part)
 	return bits == 8 * part->size; /* below 2^51 */
 }
 
-static bool read_part(struct reader *r, struct lora_part *part)
+static bool read_part(struct reader *r, struct lora_manifest_part *part)
 {
 	static const char *const keys[] = {"dtype", "sha256", "shape", "size", "tensor", NULL};
 	enum { DTYPE = 1, DIGEST = 2, SHAPE = 4, SIZE = 8, TENSOR = 16 };
@@ -368,8 +369,9 @@ static bool read_parts(struct reader *r, struct lora_manifest_file *file, uint64
 
 	file->first = m->part_count;
 	while (good && next_element(r, &begun)) {
-		struct lora_part *parts = lora__manifest_room(m->parts, m->part_count, sizeof(*parts)),
-				 *part;
+		struct lora_manifest_part *parts = lora__manifest_room(m->parts, m->part_count,
+								       sizeof(*parts)),
+					  *part;
 
 		if (!parts) {
 			good = no_memory(r);
@@ -377,9 +379,9 @@ static bool read_parts(struct reader *r, struct lora_manifest_file *file, uint64
 		}
 		m->parts = parts;
 		part = &parts[m->part_count];
-		*part = (struct lora_part){0};
+		*part = (struct lora_manifest_part){0};
 		good = m->part_count < LORA_PARTS_MAX ? read_part(r, part)
-						       : bad(r, "it has too many parts");
+						      : bad(r, "it has too many parts");
 		if (good && part->tensor) {
 			r->status = lora__map_add(&names, part->tensor, strlen(part->tensor), 0,
 						  &present, r->err);
@@ -502,8 +504,9 @@ static bool read_schema(struct reader *r)
 
 static bool read_top(struct reader *r)
 {
-	static const char *const keys[] = {"base_root", "crit",	 "files", "message", "metadata", "name",
-					   "parent",	"root", "schema", "version", NULL};
+	static const char *const keys[] = {"base_root", "crit",	   "files",  "message",
+					   "metadata",	"name",	   "parent", "root",
+					   "schema",	"version", NULL};
 	enum { CRIT = 2, ALL = 1023 };
 	struct lora_manifest *m = r->manifest;
 	struct members members = {0};

@@ -92,7 +92,7 @@ static void put_digest(struct lora_json_writer *w, const char *key, bool there,
 		lora_json_null(w);
 }
 
-static void put_part(struct lora_json_writer *w, const struct lora_part *part)
+static void put_part(struct lora_json_writer *w, const struct lora_manifest_part *part)
 {
 	lora_json_begin_object(w);
 	if (part->tensor) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/containers/lora_planes.c - numbers as planes of bytes, and planes as little as they can be
+/* formats/containers/lora_planes.c - numbers as planes of bytes, and planes as little as they can
+ *be
  *
  * A trained weight is a sign, an exponent that takes a few dozen values, and a mantissa that is
  * noise. Compressors look for repeated strings and find none. Cut into planes, byte k of every
@@ -57,7 +58,7 @@ struct lora_layout lora__layout_of(enum lora_dtype dtype)
 	static void split_##type(const uint8_t *in, const uint8_t *parent, size_t n, bool rotated, \
 				 uint8_t *out)                                                     \
 	{                                                                                          \
-		const unsigned left = rotated ? 1 : 0, right = rotated ? (bits) - 1 : 0;           \
+		const unsigned left = rotated ? 1 : 0, right = rotated ? (bits)-1 : 0;             \
                                                                                                    \
 		for (size_t i = 0; i < n; i++) {                                                   \
 			type x, y = 0;                                                             \
@@ -75,14 +76,15 @@ struct lora_layout lora__layout_of(enum lora_dtype dtype)
 	static void join_##type(const uint8_t *in, const uint8_t *parent, size_t n, bool rotated,  \
 				uint8_t *out)                                                      \
 	{                                                                                          \
-		const unsigned right = rotated ? 1 : 0, left = rotated ? (bits) - 1 : 0;           \
+		const unsigned right = rotated ? 1 : 0, left = rotated ? (bits)-1 : 0;             \
                                                                                                    \
 		for (size_t i = 0; i < n; i++) {                                                   \
 			type x = 0, y = 0;                                                         \
                                                                                                    \
 			for (unsigned k = 0; k < sizeof(x); k++)                                   \
 				x = (type)(x | (type)((type)in[k * n + i] << 8 * k));              \
-			x = (type)((type)(x >> right) | (type)((x & (rotated ? 1u : 0u)) << left));\
+			x = (type)((type)(x >> right) |                                            \
+				   (type)((x & (rotated ? 1u : 0u)) << left));                     \
 			if (parent)                                                                \
 				memcpy(&y, parent + i * sizeof(y), sizeof(y));                     \
 			x = from_le_##type(x) ^ y;                                                 \
@@ -276,7 +278,8 @@ static enum lora_status encode_plane(struct lora_codec *codec, const uint8_t *pl
 		return LORA_OK;
 	}
 	if (census.entropy < GAIN * (double)n && !text)
-		status = lora__frame_pack(codec, LORA_FRAME_BYTES, plane, n, out, n - 1, &best, err);
+		status =
+		    lora__frame_pack(codec, LORA_FRAME_BYTES, plane, n, out, n - 1, &best, err);
 	if (!status && repeats)
 		status = lora__frame_pack(codec, LORA_FRAME_REPEATS, plane, n, spare,
 					  best ? best - 1 : n - 1, &other, err);
@@ -288,8 +291,8 @@ static enum lora_status encode_plane(struct lora_codec *codec, const uint8_t *pl
 	}
 	if (!best)
 		memcpy(out, plane, n);
-	*word = lora__word(best ? LORA_PLANE_FRAME : LORA_PLANE_STORED,
-			   (uint32_t)(best ? best : n));
+	*word =
+	    lora__word(best ? LORA_PLANE_FRAME : LORA_PLANE_STORED, (uint32_t)(best ? best : n));
 	return LORA_OK;
 }
 

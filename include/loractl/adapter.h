@@ -28,8 +28,9 @@ struct lora_adapter_options {
 		sizeof(struct lora_adapter_options), false, false, NULL                            \
 	}
 
-/* Opens an adapter reference: a PEFT directory, or a .safetensors file with its
- * adapter_config.json beside it or the same facts in its metadata. LORA_INPUT if it is no adapter,
+/* Opens an adapter reference: a PEFT directory, a .safetensors file with its adapter_config.json
+ * beside it or the same facts in its metadata, or FILE.lora[@VERSION] (loractl/container.h), which
+ * is read where it stands. LORA_INPUT if it is no adapter,
  * malformed, or of a kind that is not supported (named in the message). */
 LORA_API enum lora_status lora_adapter_open(struct lora_adapter **out, const char *path,
 					    const struct lora_adapter_options *options,
@@ -38,8 +39,9 @@ LORA_API enum lora_status lora_adapter_open(struct lora_adapter **out, const cha
 LORA_API void lora_adapter_close(struct lora_adapter *adapter);
 
 LORA_API const char *lora_adapter_path(const struct lora_adapter *adapter);
-LORA_API const char *
-lora_adapter_name(const struct lora_adapter *adapter); /* last part of its path */
+LORA_API const char *lora_adapter_name(
+    const struct lora_adapter *adapter); /* last part of its path;
+							    NAME@VERSION in a container */
 LORA_API const char *lora_adapter_dialect(const struct lora_adapter *adapter); /* "peft" */
 LORA_API const char *lora_adapter_method(const struct lora_adapter *adapter);  /* "lora", "dora" */
 LORA_API const char *lora_adapter_base_name(const struct lora_adapter *adapter); /* may be NULL */

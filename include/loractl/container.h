@@ -103,8 +103,8 @@ struct lora_log_version {
 
 struct lora_log;
 
-/* Reads the history. A note tells of a tail that a killed writer left. */
-LORA_API enum lora_status lora_log_open(struct lora_log **out, const char *path,
+/* Reads the history of a container, or of the one that a reference names. A note tells of a tail that a killed writer left. */
+LORA_API enum lora_status lora_log_open(struct lora_log **out, const char *reference,
 					const struct lora_observer *observer,
 					struct lora_error *err);
 LORA_API void lora_log_close(struct lora_log *log);
@@ -127,12 +127,11 @@ struct lora_fsck_result {
  * is a line to `problem`. With `repair` an unfinished tail is cut off, left-over temporary files
  * are removed. LORA_OK: nothing is wrong, or it is repaired; LORA_NO: something is; LORA_INPUT: it
  * is no container. */
-LORA_API enum lora_status lora_container_fsck(const char *path, bool repair,
-					      void (*problem)(void *user, const char *where,
-							      const char *what),
-					      void *user, struct lora_fsck_result *result,
-					      const struct lora_observer *observer,
-					      struct lora_error *err);
+LORA_API enum lora_status
+lora_container_fsck(const char *path, bool repair,
+		    void (*problem)(void *user, const char *where, const char *what), void *user,
+		    struct lora_fsck_result *result, const struct lora_observer *observer,
+		    struct lora_error *err);
 
 /* --- gc -------------------------------------------------------------------------------------- */
 

@@ -18,6 +18,11 @@ enum lora_kind {
 };
 
 /* "base", "adapter", "merged", "undo"; static storage. */
+	LORA_KIND_MERGED,    /* a checkpoint with our receipt beside it */
+	LORA_KIND_CONTAINER, /* FILE.lora, or a reference to a version of it */
+};
+
+/* "base", "adapter", "merged", "container"; static storage. */
 LORA_API const char *lora_kind_name(enum lora_kind kind);
 
 /* Looks at names and heads of files only. LORA_INPUT if the path does not exist or is nothing that

@@ -12,6 +12,7 @@
 #ifndef LORA_ADAPTER_ADAPTER_H
 #define LORA_ADAPTER_ADAPTER_H
 
+#include "adapter/source.h"
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
 #include "formats/dialect.h"
@@ -25,7 +26,10 @@ struct lora_span {
 struct lora_adapter {
 	char *path, *name;
 	bool directory;
-	struct lora_file *files; /* tensor.file indexes it */
+	const struct lora_origin *origin;
+	struct lora_store *store; /* of a container, with the version's snapshot; else NULL */
+	struct lora_snapshot *snapshot;
+	struct lora_source *files; /* tensor.file indexes it */
 	size_t file_count;
 	struct lora_index index;
 	char *config_text;
@@ -96,8 +100,6 @@ enum lora_status lora__adapter_config(struct lora_adapter *adapter,
 				      struct lora_error *err); /* config.c */
 enum lora_status lora__adapter_modules(struct lora_adapter *adapter,
 				       struct lora_error *err); /* modules.c */
-/* Path of `name` in the adapter's directory, or beside its file; malloc'd, NULL without memory. */
-char *lora__adapter_beside(const struct lora_adapter *adapter, const char *name);
 /* Adds a line to the problems. */
 enum lora_status lora__adapter_problem(struct lora_adapter *adapter, struct lora_error *err,
 				       const char *format, ...) LORA_PRINTF(3, 4);

@@ -11,7 +11,8 @@
  * with peft_type LORA where it is not said. PEFT itself writes no such metadata.
  *
  * loractl.json there, too, may hold "base_root": 64 hexadecimal digits, the root of the base that
- * the adapter was trained on. */
+ * the adapter was trained on. A version of a container may name it in its manifest; where both do,
+ * they must agree. */
 #include "adapter/adapter.h"
 
 #include "base/digest.h"
@@ -27,15 +28,7 @@
 static enum lora_status slurp(const struct lora_adapter *adapter, const char *name, char **text,
 			      size_t *size, struct lora_error *err)
 {
-	char *path = lora__adapter_beside(adapter, name);
-	enum lora_path_kind kind = LORA_PATH_ABSENT;
-	enum lora_status status = path ? lora__path_kind(path, &kind, err) : lora__fail_memory(err);
-
-	*text = NULL;
-	if (!status && kind != LORA_PATH_ABSENT)
-		status = lora__file_slurp(path, LORA_CONFIG_LIMIT, text, size, err);
-	free(path);
-	return status;
+	return lora__adapter_slurp(adapter, name, LORA_CONFIG_LIMIT, text, size, err);
 }
 
 /* --- the config ------------------------------------------------------------------------------ */
@@ -183,6 +176,23 @@ static enum lora_status read_binding(struct lora_adapter *adapter, struct lora_e
 	return lora__context(err, status, BINDING);
 }
 
+/* What the container's manifest says; after loractl.json. */
+static enum lora_status read_container_binding(struct lora_adapter *adapter, struct lora_error *err)
+{
+	const struct lora_manifest *m =
+	    adapter->snapshot ? lora__snapshot_manifest(adapter->snapshot) : NULL;
+
+	if (!m || !m->bound)
+		return LORA_OK;
+	if (adapter->bound && !lora__sha256_equal(&adapter->bound_root, &m->base_root))
+		return lora__fail(err, LORA_INPUT,
+				  "its manifest and its " BINDING
+				  " bind it to two different bases: pack it again");
+	adapter->bound = true;
+	adapter->bound_root = m->base_root;
+	return LORA_OK;
+}
+
 enum lora_status lora__adapter_config(struct lora_adapter *adapter, struct lora_error *err)
 {
 	enum lora_status status =
@@ -197,5 +207,7 @@ enum lora_status lora__adapter_config(struct lora_adapter *adapter, struct lora_
 				  "it has no " CONFIG ": rank and scale would be guesses");
 	else
 		status = from_metadata(adapter, err);
-	return status ? status : read_binding(adapter, err);
+	if (!status)
+		status = read_binding(adapter, err);
+	return status ? status : read_container_binding(adapter, err);
 }

@@ -125,12 +125,14 @@ static bool has_other_scale(const struct asker *asker, const struct lora_edit *e
 
 static void ask_files(struct asker *asker, const char *engine)
 {
-	char *beside = lora__adapter_beside(asker->adapter, "adapter_config.json");
-	enum lora_path_kind kind = LORA_PATH_ABSENT;
+	bool there = false;
 
-	if (beside && lora__path_kind(beside, &kind, NULL) == LORA_OK && kind == LORA_PATH_ABSENT)
+	if (asker->adapter->snapshot)
+		say(asker, "%s does not read containers: `loractl unpack` writes a directory",
+		    engine);
+	if (lora__adapter_has(asker->adapter, "adapter_config.json", &there, NULL) == LORA_OK &&
+	    !there)
 		say(asker, "%s needs an adapter_config.json", engine);
-	free(beside);
 	if (asker->adapter->file_count > 1)
 		say(asker, "%s reads one adapter_model.safetensors, not %zu shards", engine,
 		    asker->adapter->file_count);

@@ -4,7 +4,8 @@
  * 1. In a directory: adapter_model.safetensors, else the shards of
  *    adapter_model.safetensors.index.json. Pickles (.bin) are not read: loading one runs its
  *    code.
- * 2. All shards become one index; a tensor stands in one of them, where the index says. */
+ * 2. All shards become one index; a tensor stands in one of them, where the index says.
+ * 3. A version of a container is a directory like another: adapter/source.h. */
 #include "adapter/adapter.h"
 
 #include "base/error.h"
@@ -15,57 +16,42 @@
 #define WEIGHTS "adapter_model.safetensors"
 #define INDEX	"adapter_model.safetensors.index.json"
 
-char *lora__adapter_beside(const struct lora_adapter *adapter, const char *name)
+static enum lora_status read_bytes(const void *from, uint64_t offset, void *buffer, size_t size,
+				   struct lora_error *err)
 {
-	const char *slash = strrchr(adapter->path, '/');
-	char *folder, *path;
-
-	if (adapter->directory)
-		return lora__path_join(adapter->path, name);
-	folder = slash ? strndup(adapter->path, (size_t)(slash - adapter->path) + 1) : strdup(".");
-	path = folder ? lora__path_join(folder, name) : NULL;
-	free(folder);
-	return path;
+	return lora__source_read(from, offset, buffer, size, err);
 }
 
-static enum lora_status is_there(const struct lora_adapter *adapter, const char *name, bool *there,
-				 struct lora_error *err)
-{
-	char *path = lora__path_join(adapter->path, name);
-	enum lora_path_kind kind = LORA_PATH_ABSENT;
-	enum lora_status status = path ? lora__path_kind(path, &kind, err) : lora__fail_memory(err);
-
-	*there = kind != LORA_PATH_ABSENT;
-	free(path);
-	return status;
-}
-
-/* Opens adapter->files[number] and reads its head. */
-static enum lora_status open_file(struct lora_adapter *adapter, const char *path,
+/* Opens adapter->files[number] and reads its head. NULL: the adapter is that file. */
+static enum lora_status open_file(struct lora_adapter *adapter, const char *name,
 				  struct lora_index *index, struct lora_error *err)
 {
-	struct lora_file *file = &adapter->files[adapter->file_count];
-	enum lora_status status;
+	struct lora_source *source = &adapter->files[adapter->file_count];
+	struct lora_bytes bytes = {name, 0, read_bytes, source};
+	enum lora_status status = lora__source_open(source, adapter, name, err);
 	uint8_t *head = NULL;
 	size_t size;
 
-	*file = (struct lora_file)LORA_FILE_INIT;
-	status = lora__file_open(file, path, err);
-	if (status)
+	if (status) {
+		lora__source_close(source);
 		return status;
+	}
 	adapter->file_count++;
-	status = lora__container_load(index, &head, &size, file, err);
+	bytes.size = source->size;
+	if (source->file.path)
+		bytes.path = source->file.path;
+	status = lora__container_load_bytes(index, &head, &size, &bytes, err);
 	free(head);
 	return status;
 }
 
-static enum lora_status open_single(struct lora_adapter *adapter, const char *path,
+static enum lora_status open_single(struct lora_adapter *adapter, const char *name,
 				    struct lora_error *err)
 {
 	adapter->files = calloc(1, sizeof(*adapter->files));
 	if (!adapter->files)
 		return lora__fail_memory(err);
-	return open_file(adapter, path, &adapter->index, err);
+	return open_file(adapter, name, &adapter->index, err);
 }
 
 static enum lora_status join(struct lora_adapter *adapter, uint32_t file,
@@ -106,11 +92,8 @@ static enum lora_status open_named(struct lora_adapter *adapter, const struct lo
 	if (!adapter->files)
 		return lora__fail_memory(err);
 	for (size_t i = 0; i < map->name_count && !status; i++) {
-		char *path = lora__path_join(adapter->path, map->names[i]);
-
-		status = path ? open_file(adapter, path, &indices[i], err) : lora__fail_memory(err);
+		status = open_file(adapter, map->names[i], &indices[i], err);
 		count += indices[i].count;
-		free(path);
 	}
 	if (status)
 		return status;
@@ -127,19 +110,18 @@ static enum lora_status open_named(struct lora_adapter *adapter, const struct lo
 
 static enum lora_status open_sharded(struct lora_adapter *adapter, struct lora_error *err)
 {
-	char *path = lora__path_join(adapter->path, INDEX), *text = NULL;
 	struct lora_index *indices = NULL;
 	struct lora_shard_map map = {0};
 	enum lora_status status;
+	char *text = NULL;
 	size_t size;
 
-	status = path ? lora__file_slurp(path, LORA_INDEX_LIMIT, &text, &size, err)
-		      : lora__fail_memory(err);
+	status = lora__adapter_slurp(adapter, INDEX, LORA_INDEX_LIMIT, &text, &size, err);
 	if (status)
 		goto out;
 	status = lora__shard_map_parse(&map, text, size, err);
 	if (status) {
-		lora__context(err, status, "'%s'", lora__escape(path));
+		lora__context(err, status, "'%s'", INDEX);
 		goto out;
 	}
 	indices = calloc(map.name_count + 1, sizeof(*indices));
@@ -150,7 +132,6 @@ out:
 	lora__shard_map_fini(&map);
 	free(indices);
 	free(text);
-	free(path);
 	return status;
 }
 
@@ -158,15 +139,14 @@ enum lora_status lora__adapter_files(struct lora_adapter *adapter, struct lora_e
 {
 	bool weights = false, index = false, pickle = false;
 	enum lora_status status;
-	char *path;
 
 	if (!adapter->directory)
-		return open_single(adapter, adapter->path, err);
-	status = is_there(adapter, WEIGHTS, &weights, err);
+		return open_single(adapter, NULL, err);
+	status = lora__adapter_has(adapter, WEIGHTS, &weights, err);
 	if (!status)
-		status = is_there(adapter, INDEX, &index, err);
+		status = lora__adapter_has(adapter, INDEX, &index, err);
 	if (!status)
-		status = is_there(adapter, "adapter_model.bin", &pickle, err);
+		status = lora__adapter_has(adapter, "adapter_model.bin", &pickle, err);
 	if (status)
 		return status;
 	if (!weights && index)
@@ -178,8 +158,5 @@ enum lora_status lora__adapter_files(struct lora_adapter *adapter, struct lora_e
 					   "which is not read: save the adapter as safetensors"
 					 : "it has no " WEIGHTS ": give the directory that "
 					   "save_pretrained wrote");
-	path = lora__path_join(adapter->path, WEIGHTS);
-	status = path ? open_single(adapter, path, err) : lora__fail_memory(err);
-	free(path);
-	return status;
+	return open_single(adapter, WEIGHTS, err);
 }

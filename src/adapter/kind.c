@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* adapter/kind.c - what is this path? Decided from names and heads, before anything is trusted.
  *
+ *	a file that begins like a container, or	FILE@VERSION	    a container
  *	directory	adapter_config.json, or adapter weights	    an adapter
  *			config.json, or a model's weights	    a base; with our receipt beside
  *them a merged model file		a safetensors file that some dialect claims an adapter any
@@ -11,6 +12,7 @@
 
 #include "base/error.h"
 
+#include <loractl/container.h>
 #include <loractl/inspect.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +20,8 @@
 
 const char *lora_kind_name(enum lora_kind kind)
 {
-	static const char *const names[] = {"unknown", "base", "adapter", "merged", "undo"};
+	static const char *const names[] = {"unknown", "base", "adapter",
+					    "merged",  "undo", "container"};
 
 	return (size_t)kind < sizeof(names) / sizeof(*names) ? names[kind] : NULL;
 }
@@ -118,6 +121,10 @@ enum lora_status lora_kind_of(const char *path, enum lora_kind *kind, struct lor
 	*kind = LORA_KIND_UNKNOWN;
 	if (status)
 		return status;
+	if (lora_container_is(path)) {
+		*kind = LORA_KIND_CONTAINER;
+		return LORA_OK;
+	}
 	if (there == LORA_PATH_DIRECTORY)
 		return kind_of_directory(path, kind, err);
 	if (there == LORA_PATH_FILE)

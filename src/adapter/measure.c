@@ -198,8 +198,8 @@ enum lora_status lora_adapter_measure(struct lora_adapter *adapter, unsigned thr
 	lora__watch_init(&job.watch, observer, "measure", adapter->module_count);
 	status = lora__parallel(threads, adapter->module_count, measure_one, &job, err);
 	lora__watch_fini(&job.watch);
-	for (size_t i = 0; i < adapter->file_count && !status; i++)
-		status = lora__file_unchanged(&adapter->files[i], err);
+	if (!status)
+		status = lora__adapter_unchanged(adapter, err);
 	for (size_t i = 0; i < adapter->module_count && !status; i++)
 		status = keep(adapter, i, &job.measured[i], err);
 	for (size_t i = 0; i < adapter->module_count; i++) {

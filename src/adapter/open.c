@@ -9,6 +9,9 @@
 
 #include "base/error.h"
 
+#include <inttypes.h>
+#include <loractl/container.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,11 +20,13 @@ void lora_adapter_close(struct lora_adapter *adapter)
 	if (!adapter)
 		return;
 	for (size_t i = 0; i < adapter->file_count; i++)
-		lora__file_close(&adapter->files[i]);
+		lora__source_close(&adapter->files[i]);
 	for (size_t i = 0; i < adapter->problem_count; i++)
 		free(adapter->problems[i]);
 	for (size_t i = 0; adapter->key_map && adapter->key_map[i]; i++)
 		free(adapter->key_map[i]);
+	lora__snapshot_close(adapter->snapshot);
+	lora__store_close(adapter->store);
 	lora__json_free(adapter->config);
 	lora__index_fini(&adapter->index);
 	lora__arena_fini(&adapter->arena);
@@ -114,24 +119,70 @@ static enum lora_status keep_warnings(struct lora_adapter *adapter, struct lora_
 	return status;
 }
 
-static enum lora_status open_all(struct lora_adapter *adapter, const char *path,
-				 const struct lora_adapter_options *options, struct lora_error *err)
+/* FILE.lora[@VERSION]: the version is a directory; its name is the one in the manifest. */
+static enum lora_status enter_container(struct lora_adapter *adapter, const char *reference,
+					const struct lora_observer *observer,
+					struct lora_error *err)
+{
+	const struct lora_manifest *m;
+	uint64_t number = 0;
+	size_t version = 0;
+	enum lora_status status;
+
+	free(adapter->path);
+	adapter->path = NULL;
+	status = lora__store_split(reference, &adapter->path, &number, err);
+	if (!status)
+		status = lora__store_open(&adapter->store, adapter->path, observer, err);
+	if (!status)
+		status = lora__store_find(adapter->store, number, &version, err);
+	if (!status)
+		status = lora__snapshot_open(&adapter->snapshot, adapter->store, version, err);
+	if (status)
+		return status;
+	m = lora__snapshot_manifest(adapter->snapshot);
+	free(adapter->name);
+	if (asprintf(&adapter->name, "%s@%" PRIu64, m->name, m->version) < 0)
+		adapter->name = NULL;
+	adapter->origin = &lora__origin_container;
+	adapter->directory = true;
+	return adapter->name ? LORA_OK : lora__fail_memory(err);
+}
+
+static enum lora_status enter(struct lora_adapter *adapter, const char *path,
+			      const struct lora_observer *observer, struct lora_error *err)
 {
 	enum lora_path_kind kind = LORA_PATH_ABSENT;
-	enum lora_status status = set_path(adapter, path, err);
+	enum lora_status status;
 
-	if (!status && options)
-		status = copy_key_map(adapter, options->key_map, err);
-	if (!status)
-		status = lora__path_kind(adapter->path, &kind, err);
+	if (lora_container_is(path))
+		return enter_container(adapter, path, observer, err);
+	status = lora__path_kind(adapter->path, &kind, err);
 	if (status)
 		return status;
 	if (kind == LORA_PATH_ABSENT)
 		return lora__fail(
 		    err, LORA_INPUT,
-		    "'%s' does not exist: give a PEFT directory or a .safetensors file",
+		    "'%s' does not exist: give a PEFT directory, a .safetensors file or a .lora "
+		    "container",
 		    lora__escape(path));
+	adapter->origin = &lora__origin_files;
 	adapter->directory = kind == LORA_PATH_DIRECTORY;
+	return LORA_OK;
+}
+
+static enum lora_status open_all(struct lora_adapter *adapter, const char *path,
+				 const struct lora_adapter_options *options,
+				 const struct lora_observer *observer, struct lora_error *err)
+{
+	enum lora_status status = set_path(adapter, path, err);
+
+	if (!status && options)
+		status = copy_key_map(adapter, options->key_map, err);
+	if (!status)
+		status = enter(adapter, path, observer, err);
+	if (status)
+		return status;
 	status = lora__adapter_files(adapter, err);
 	if (!status)
 		status = lora__adapter_config(adapter, err);
@@ -151,7 +202,6 @@ enum lora_status lora_adapter_open(struct lora_adapter **out, const char *path,
 	struct lora_adapter *adapter = calloc(1, sizeof(*adapter));
 	enum lora_status status;
 
-	(void)observer; /* notes belong to the base that the adapter is laid over: resolve.c */
 	*out = NULL;
 	if (!adapter)
 		return lora__fail_memory(err);
@@ -159,7 +209,8 @@ enum lora_status lora_adapter_open(struct lora_adapter **out, const char *path,
 		adapter->allow_unknown = options->allow_unknown;
 		adapter->allow_mutated_base = options->allow_mutated_base;
 	}
-	status = open_all(adapter, path, options, err);
+	/* Other notes belong to the base that the adapter is laid over: resolve.c. */
+	status = open_all(adapter, path, options, observer, err);
 	if (status) {
 		lora_adapter_close(adapter);
 		return status;

@@ -23,13 +23,10 @@ static enum lora_status hash_tensor(const struct lora_adapter *adapter,
 				    uint8_t *buffer, struct lora_sha256 *digest,
 				    struct lora_error *err)
 {
-	const struct lora_file *file = &adapter->files[tensor->file];
-
 	lora__hasher_reset(hasher);
 	for (uint64_t done = 0; done < tensor->size;) {
 		size_t n = tensor->size - done < CHUNK ? (size_t)(tensor->size - done) : CHUNK;
-		enum lora_status status =
-		    lora__file_read(file, tensor->begin + done, buffer, n, err);
+		enum lora_status status = lora__adapter_read(adapter, tensor, done, buffer, n, err);
 
 		if (status)
 			return status;
@@ -58,8 +55,8 @@ static enum lora_status tensor_root(const struct lora_adapter *adapter, struct l
 		leaves[i] = (struct lora_leaf){tensor->name, tensor->dtype, tensor->ndim,
 					       tensor->shape, &digests[i]};
 	}
-	for (size_t i = 0; i < adapter->file_count && !status; i++)
-		status = lora__file_unchanged(&adapter->files[i], err);
+	if (!status)
+		status = lora__adapter_unchanged(adapter, err);
 	if (!status)
 		status = lora__root_compute(root, leaves, count, err);
 	lora__hasher_free(hasher);

@@ -21,7 +21,7 @@
 #define CHUNK 8192u /* elements */
 
 struct reader {
-	const struct lora_file *file;
+	const struct lora_adapter *adapter;
 	const struct lora_tensor *tensor;
 	const struct lora_kern *kern;
 	uint64_t bad;
@@ -40,8 +40,8 @@ static enum lora_status read_chunk(struct reader *reader, uint64_t first, size_t
 	uint64_t width = bytes_of(tensor);
 	uint16_t narrow[CHUNK];
 	void *into = width == 4 ? (void *)out : (void *)narrow;
-	enum lora_status status = lora__file_read(reader->file, tensor->begin + first * width, into,
-						  (size_t)(count * width), err);
+	enum lora_status status = lora__adapter_read(reader->adapter, tensor, first * width, into,
+						     (size_t)(count * width), err);
 
 	if (status)
 		return status;
@@ -148,7 +148,7 @@ static enum lora_status prepare(struct reader *reader, const struct lora_adapter
 	if (!reader->kern)
 		return LORA_USAGE;
 	reader->tensor = tensor;
-	reader->file = &adapter->files[tensor->file];
+	reader->adapter = adapter;
 	reader->bad = UINT64_MAX;
 	return LORA_OK;
 }

@@ -84,13 +84,12 @@ static void print_text(const struct cmd_ctx *ctx, const char *path, const struct
 		fprintf(out, "%s\n", ui_escape(problems->item[i].what, line, sizeof(line)));
 	}
 	fprintf(out, "%s: %s", safe,
-		repaired	       ? "repaired"
-		: result->ok	       ? "ok"
+		repaired	     ? "repaired"
+		: result->ok	     ? "ok"
 		: result->repairable ? "not ok: --repair makes it so"
-				       : "not ok");
+				     : "not ok");
 	if (result->versions)
-		fprintf(out, ", %zu version%s", result->versions,
-			result->versions == 1 ? "" : "s");
+		fprintf(out, ", %zu version%s", result->versions, result->versions == 1 ? "" : "s");
 	fputc('\n', out);
 }
 

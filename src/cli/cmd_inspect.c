@@ -122,6 +122,25 @@ static enum lora_status look_at_record(struct inspected *what, const struct insp
 	return status || !view->tensors ? status : lora_model_open(&what->model, what->path, err);
 }
 
+/* The history; and the version as an adapter, unless it is none that we can read. */
+static enum lora_status look_at_container(const struct cmd_ctx *ctx, struct inspected *what,
+					  const struct inspect_view *view, struct lora_error *err)
+{
+	struct lora_error why = LORA_ERROR_INIT;
+	enum lora_status status = lora_log_open(&what->log, what->path, ctx->observer, err);
+
+	if (status || lora_log_count(what->log) == 0)
+		return status;
+	status = look_at_adapter(ctx, what, view, &why);
+	if (status == LORA_INPUT && !what->adapter && !view->base && !view->engine) {
+		ui_note(ctx->ui, LORA_NOTE_WARNING, "%s", why.message);
+		return LORA_OK;
+	}
+	if (status)
+		*err = why;
+	return status;
+}
+
 /* One path, from opening to printing. *no becomes true if an answer was no. */
 static enum lora_status inspect(const struct cmd_ctx *ctx, const char *path,
 				const struct inspect_view *view, struct lora_json_writer *writer,
@@ -134,6 +153,8 @@ static enum lora_status inspect(const struct cmd_ctx *ctx, const char *path,
 		status = look_at_adapter(ctx, &what, view, err);
 	else if (!status && what.kind == LORA_KIND_UNDO)
 		status = look_at_record(&what, view, err);
+	else if (!status && what.kind == LORA_KIND_CONTAINER)
+		status = look_at_container(ctx, &what, view, err);
 	else if (!status)
 		status = look_at_model(ctx, &what, err);
 	if (!status && !what.adapter && (view->base || view->engine)) {
@@ -151,6 +172,7 @@ static enum lora_status inspect(const struct cmd_ctx *ctx, const char *path,
 	lora_adapter_close(what.adapter);
 	lora_model_close(what.model);
 	lora_record_close(what.record);
+	lora_log_close(what.log);
 	return status;
 }
 
@@ -186,7 +208,7 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 static const struct operand operands[] = {
     {
 	.name = "PATH",
-	.help = "an adapter, a base model, a merged model or an undo record",
+	.help = "an adapter, a container of one, a model, or the record of a merge",
 	.hint = HINT_FILE,
 	.repeats = true,
     },

@@ -196,7 +196,8 @@ static const struct operand operands[] = {
     },
     {
 	.name = "ADAPTER[:WEIGHT]",
-	.help = "PEFT directory or adapter .safetensors file; WEIGHT is a decimal, 1 if absent",
+	.help = "PEFT directory, adapter .safetensors file or F.lora[@VERSION]; WEIGHT is 1 if "
+		"absent",
 	.hint = HINT_FILE,
 	.repeats = true,
     },

@@ -61,13 +61,14 @@ static enum lora_status bind(const struct cmd_ctx *ctx, const char *base, struct
 	const struct lora_sha256 *root;
 
 	if (!status)
-		status = lora_model_digest(model, LORA_DIGEST_CACHED, ctx->threads, ctx->observer,
-					   err);
+		status =
+		    lora_model_digest(model, LORA_DIGEST_CACHED, ctx->threads, ctx->observer, err);
 	root = status ? NULL : lora_model_root(model);
 	if (root && binding->bound && memcmp(root, &binding->root, sizeof(*root)) != 0)
-		status = refuse(err, LORA_NO,
-				"the adapter is bound to another base than --base: its loractl.json "
-				"names the one that it was trained on");
+		status =
+		    refuse(err, LORA_NO,
+			   "the adapter is bound to another base than --base: its loractl.json "
+			   "names the one that it was trained on");
 	else if (root)
 		*binding = (struct binding){true, *root};
 	lora_model_close(model);

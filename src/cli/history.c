@@ -99,9 +99,10 @@ enum lora_status history_text(struct ui *ui, const struct lora_log *log, bool fu
 			      struct lora_error *err)
 {
 	static const struct ui_column columns[] = {
-	    {"version", UI_RIGHT, false},  {"bytes", UI_RIGHT, false}, {"stored", UI_RIGHT, false},
-	    {"ratio", UI_RIGHT, false},	   {"signed by", UI_LEFT, false}, {"base", UI_LEFT, false},
-	    {"manifest", UI_LEFT, false}, {"message", UI_LEFT, true},
+	    {"version", UI_RIGHT, false},  {"bytes", UI_RIGHT, false},
+	    {"stored", UI_RIGHT, false},   {"ratio", UI_RIGHT, false},
+	    {"signed by", UI_LEFT, false}, {"base", UI_LEFT, false},
+	    {"manifest", UI_LEFT, false},  {"message", UI_LEFT, true},
 	};
 	struct ui_table *table = ui_table_new(columns, sizeof(columns) / sizeof(*columns));
 	enum lora_status status;

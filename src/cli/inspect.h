@@ -3,6 +3,7 @@
 #ifndef LORA_CLI_INSPECT_H
 #define LORA_CLI_INSPECT_H
 
+#include <loractl/container.h>
 #include <loractl/inspect.h>
 #include <loractl/unmerge.h>
 
@@ -21,10 +22,12 @@ struct inspect_view {
 	const char *engine; /* NULL: not asked */
 };
 
-/* One path. Exactly one of model, adapter and record is set. */
+/* One path. Of a container the log is set, and the adapter if that could be opened; else exactly
+ * one of model, adapter and record. (Of a record's tensors the model tells.) */
 struct inspected {
 	const char *path;
 	enum lora_kind kind;
+	struct lora_log *log;
 	struct lora_model *model;
 	struct lora_adapter *adapter;
 	struct lora_record *record;

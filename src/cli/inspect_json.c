@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cli/inspect_json.c - schema loractl.inspect/1: one object a path. loractl-inspect(1) documents
  * its fields. */
+#include "history.h"
 #include "inspect.h"
 
 static void put_shape(struct lora_json_writer *w, const uint64_t *shape, uint32_t ndim)
@@ -220,13 +221,15 @@ void inspect_json(struct lora_json_writer *w, const struct inspected *what,
 	lora_json_string(w, what->path);
 	lora_json_key(w, "kind");
 	lora_json_string(w, lora_kind_name(what->kind));
+	if (what->log)
+		history_json(w, what->log);
 	if (what->adapter)
 		put_adapter(w, what, view);
 	else if (what->record)
 		put_record(w, lora_record_facts(what->record));
-	else
+	else if (what->model)
 		put_model(w, what);
-	if (view->tensors)
+	if (view->tensors && (what->model || what->adapter))
 		put_tensors(w, what);
 	if (view->base) {
 		lora_json_key(w, "fits");

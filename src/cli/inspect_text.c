@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "history.h"
 #include "inspect.h"
 
 #define SHAPE_TEXT 128
@@ -216,6 +217,20 @@ static void print_answer(FILE *out, const char *question, const char *about, boo
 		fact(out, "", why->line[i]);
 }
 
+static void container_card(FILE *out, const struct lora_log *log)
+{
+	uint64_t bytes = 0;
+	char text[128], a[UI_TEXT], b[UI_TEXT];
+
+	for (size_t i = 0; i < lora_log_count(log); i++)
+		bytes += lora_log_version(log, i)->bytes;
+	fact(out, "name", lora_log_name(log) ? lora_log_name(log) : "-");
+	snprintf(text, sizeof(text), "%zu, %s in %s (%.1f %%)", lora_log_count(log),
+		 ui_size(bytes, a), ui_size(lora_log_size(log), b),
+		 bytes ? 100.0 * (double)lora_log_size(log) / (double)bytes : 100.0);
+	fact(out, "versions", text);
+}
+
 enum lora_status inspect_text(struct ui *ui, const struct inspected *what,
 			      const struct inspect_view *view, struct lora_error *err)
 {
@@ -225,11 +240,13 @@ enum lora_status inspect_text(struct ui *ui, const struct inspected *what,
 
 	fprintf(out, "%s: %s\n", ui_escape(what->path, safe, sizeof(safe)),
 		lora_kind_name(what->kind));
+	if (what->log)
+		container_card(out, what->log);
 	if (what->adapter)
 		adapter_card(out, what);
 	else if (what->record)
 		record_card(out, lora_record_facts(what->record));
-	else
+	else if (what->model)
 		model_card(out, what);
 	if (view->base)
 		print_answer(out, "fits", view->base, what->fits, &what->misfits);
@@ -239,7 +256,9 @@ enum lora_status inspect_text(struct ui *ui, const struct inspected *what,
 		status = print_modules(ui, what->adapter, err);
 	if (!status && view->spectrum && what->adapter)
 		print_spectrum(out, what->adapter);
-	if (!status && view->tensors)
+	if (!status && view->tensors && (what->model || what->adapter))
 		status = print_tensors(ui, what, err);
+	if (!status && what->log)
+		status = history_text(ui, what->log, false, err);
 	return status;
 }

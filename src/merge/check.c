@@ -195,8 +195,7 @@ static enum lora_status check_bytes(struct check *check, const struct lora_item 
 			const struct lora_tensor *t =
 			    &adapter->index.tensors[part->edit->dense.tensor];
 
-			status =
-			    lora__file_read(&adapter->files[t->file], t->begin + at, b, n, err);
+			status = lora__adapter_read(adapter, t, at, b, n, err);
 		} else if (!status) {
 			status = lora_model_read(check->plan->base, item->base, at, b, n, err);
 		}

@@ -200,9 +200,8 @@ static enum lora_status inputs_unchanged(const struct lora_plan *plan, struct lo
 {
 	enum lora_status status = lora__model_unchanged(plan->base, err);
 
-	for (size_t a = 0; a < plan->input_count; a++)
-		for (size_t f = 0; f < plan->inputs[a].adapter->file_count && !status; f++)
-			status = lora__file_unchanged(&plan->inputs[a].adapter->files[f], err);
+	for (size_t a = 0; a < plan->input_count && !status; a++)
+		status = lora__adapter_unchanged(plan->inputs[a].adapter, err);
 	return status;
 }
 

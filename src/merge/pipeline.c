@@ -235,8 +235,7 @@ static enum lora_status raw_bytes(struct pipeline *p, struct block *block, struc
 	const struct lora_tensor *t = &adapter->index.tensors[part->edit->dense.tensor];
 
 	block->stats.changed = block->size; /* bytes: not compared with the base's */
-	return lora__file_read(&adapter->files[t->file], t->begin + block->offset, block->data,
-			       block->size, err);
+	return lora__adapter_read(adapter, t, block->offset, block->data, block->size, err);
 }
 
 /* The base's bytes of a block, and with them the chunk that leads back to them. */

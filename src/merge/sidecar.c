@@ -336,11 +336,12 @@ static enum lora_status copy_tokenizer(const struct lora_plan *plan, struct lora
 	for (size_t a = 0; a < plan->input_count; a++)
 		for (const char *const *name = tokenizer_files; *name && !status; name++) {
 			const struct lora_adapter *adapter = plan->inputs[a].adapter;
-			char *from = lora__path_join(adapter->path, *name);
-			enum lora_path_kind kind = LORA_PATH_ABSENT;
+			struct lora_text text = {0};
 
-			status = from ? lora__path_kind(from, &kind, err) : lora__fail_memory(err);
-			if (!status && kind == LORA_PATH_FILE) {
+			if (adapter->directory) /* what stands beside a file is not its own */
+				status = lora__adapter_slurp(adapter, *name, LORA_SIDECAR_LIMIT, &text.data,
+							     &text.size, err);
+			if (!status && text.data) {
 				if (owner && owner != adapter)
 					status = lora__fail(err, LORA_INPUT,
 							    "two adapters bring a tokenizer: '%s', "
@@ -348,10 +349,10 @@ static enum lora_status copy_tokenizer(const struct lora_plan *plan, struct lora
 							    lora__escape(owner->name),
 							    lora__escape(adapter->name));
 				else
-					status = copy_file(from, output, *name, err);
+					status = write_text(output, *name, &text, err);
 				owner = adapter;
 			}
-			free(from);
+			lora__text_fini(&text);
 		}
 	if (!status && !owner)
 		status = lora__fail(err, LORA_INPUT,
@@ -359,18 +360,26 @@ static enum lora_status copy_tokenizer(const struct lora_plan *plan, struct lora
 	return status;
 }
 
-static enum lora_status differs(const char *x, const char *y, bool *different,
-				struct lora_error *err)
+/* Is the adapter's file there, and another than the base's? */
+static enum lora_status differs(const struct lora_plan *plan, const struct lora_adapter *adapter,
+				const char *name, bool *different, struct lora_error *err)
 {
-	char *a = NULL, *b = NULL;
-	size_t an = 0, bn = 0;
-	enum lora_status status = lora__file_slurp(x, LORA_SIDECAR_LIMIT, &a, &an, err);
+	char *path = lora__path_join(plan->base->path, name), *theirs = NULL, *ours = NULL;
+	size_t theirs_size = 0, ours_size = 0;
+	enum lora_path_kind kind = LORA_PATH_ABSENT;
+	enum lora_status status =
+	    path ? lora__adapter_slurp(adapter, name, LORA_SIDECAR_LIMIT, &theirs, &theirs_size, err)
+		 : lora__fail_memory(err);
 
-	if (!status)
-		status = lora__file_slurp(y, LORA_SIDECAR_LIMIT, &b, &bn, err);
-	*different = an != bn || (a && b && memcmp(a, b, an) != 0);
-	free(a);
-	free(b);
+	if (!status && theirs)
+		status = lora__path_kind(path, &kind, err);
+	if (!status && kind == LORA_PATH_FILE)
+		status = lora__file_slurp(path, LORA_SIDECAR_LIMIT, &ours, &ours_size, err);
+	*different =
+	    theirs && (!ours || theirs_size != ours_size || memcmp(theirs, ours, ours_size) != 0);
+	free(theirs);
+	free(ours);
+	free(path);
 	return status;
 }
 
@@ -380,18 +389,12 @@ enum lora_status lora__tokenizer_note(const struct lora_plan *plan, struct lora_
 
 	for (size_t a = 0; a < plan->input_count && plan->base->directory; a++)
 		for (const char *const *name = tokenizer_files; *name && !status; name++) {
-			char *theirs = lora__path_join(plan->inputs[a].adapter->path, *name),
-			     *ours = lora__path_join(plan->base->path, *name);
-			enum lora_path_kind x = LORA_PATH_ABSENT, y = LORA_PATH_ABSENT;
 			bool different = false;
 
-			status = theirs && ours ? lora__path_kind(theirs, &x, err)
-						: lora__fail_memory(err);
-			if (!status)
-				status = lora__path_kind(ours, &y, err);
-			if (!status && x == LORA_PATH_FILE && y == LORA_PATH_FILE)
-				status = differs(theirs, ours, &different, err);
-			if (!status && x == LORA_PATH_FILE && (y != LORA_PATH_FILE || different))
+			if (plan->inputs[a].adapter->directory)
+				status =
+				    differs(plan, plan->inputs[a].adapter, *name, &different, err);
+			if (!status && different)
 				lora__note(plan->observer, LORA_NOTE_WARNING,
 					   "'%s' of adapter '%s' differs from the base's: the %s "
 					   "tokenizer "
@@ -399,8 +402,6 @@ enum lora_status lora__tokenizer_note(const struct lora_plan *plan, struct lora_
 					   *name, lora__escape(plan->inputs[a].adapter->name),
 					   plan->options->adapter_tokenizer ? "adapter's"
 									    : "base's");
-			free(theirs);
-			free(ours);
 		}
 	return status;
 }

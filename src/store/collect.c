@@ -24,9 +24,9 @@
 #define DEPTH_LIMIT 16
 
 static const char *const nobodys[] = {".git", ".cache", ".huggingface", ".*.loractl-??????", NULL};
-static const char *const states[] = {"optimizer.pt",	  "optimizer.bin",   "scheduler.pt",
-				     "scaler.pt",	  "rng_state*.pth",  "checkpoint-[0-9]*",
-				     "global_step[0-9]*", NULL};
+static const char *const states[] = {
+    "optimizer.pt",   "optimizer.bin",	   "scheduler.pt",	"scaler.pt",
+    "rng_state*.pth", "checkpoint-[0-9]*", "global_step[0-9]*", NULL};
 
 struct search {
 	struct lora_collection *out;
@@ -72,8 +72,8 @@ static enum lora_status check_link(const struct search *search, const char *path
 	for (size_t i = 0; i < sizeof(stores) / sizeof(*stores) && !stays && !status; i++) {
 		char *store = lora__path_join(search->top, stores[i]);
 
-		status = store ? lora__path_inside(path, store, &stays, err)
-			       : lora__fail_memory(err);
+		status =
+		    store ? lora__path_inside(path, store, &stays, err) : lora__fail_memory(err);
 		free(store);
 	}
 	if (!status && !stays)
@@ -153,8 +153,8 @@ static enum lora_status look_into(struct search *search, const char *path, const
 		entry = readdir(dir);
 		if (!entry) {
 			if (errno)
-				status = lora__fail_system(err, "cannot list '%s'",
-							   lora__escape(path));
+				status =
+				    lora__fail_system(err, "cannot list '%s'", lora__escape(path));
 			break;
 		}
 		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)

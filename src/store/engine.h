@@ -28,10 +28,11 @@ struct lora_version {
 	uint64_t bytes;	  /* of groups that are this version's */
 };
 
-/* A record that is no group's own: a signature, an attestation, or of a kind that we do not know. */
+/* A record that is no group's own: a signature, an attestation, or of a kind that we do not know.
+ */
 struct lora_loose {
-	uint64_t at;   /* of its header */
-	uint64_t size; /* of the payload */
+	uint64_t at;	  /* of its header */
+	uint64_t size;	  /* of the payload */
 	uint32_t version; /* LORA_NO_VERSION: of none in the file */
 	uint32_t group;	  /* number of the commit that made it exist, from 0 */
 	uint16_t type;
@@ -111,8 +112,8 @@ enum lora_status lora__object_chunk(const struct lora_store *store, struct lora_
 typedef enum lora_status lora_chunk_fn(void *user, uint64_t chunk, const uint8_t *bytes,
 				       size_t size, struct lora_error *err);
 enum lora_status lora__object_verify(const struct lora_store *store, struct lora_decoder *decoder,
-				     uint32_t number, uint8_t *out, lora_chunk_fn *each,
-				     void *user, struct lora_error *err);
+				     uint32_t number, uint8_t *out, lora_chunk_fn *each, void *user,
+				     struct lora_error *err);
 
 /* --- writer.c -------------------------------------------------------------------------------- */
 

@@ -38,7 +38,8 @@ struct check {
 	struct lora_hasher *hasher;
 	uint8_t *buffer;
 	uint8_t *good; /* by object: 1 right, 2 wrong, 0 not looked at */
-	uint8_t *head; /* of the safetensors file that is being read; collected from its first part */
+	uint8_t
+	    *head; /* of the safetensors file that is being read; collected from its first part */
 	size_t head_size, head_got;
 };
 
@@ -159,16 +160,16 @@ static enum lora_status compare_head(const struct check *check, const struct lor
 
 	for (size_t i = 0; i < index.count && !status; i++) {
 		const struct lora_tensor *t = &index.tensors[i];
-		const struct lora_part *p = &m->parts[part < end ? part : end - 1];
+		const struct lora_manifest_part *p = &m->parts[part < end ? part : end - 1];
 
 		if (t->size == 0)
 			continue;
 		if (part >= end || !p->tensor || strcmp(p->tensor, t->name) != 0 ||
 		    p->dtype != t->dtype || p->ndim != t->ndim || p->size != t->size ||
 		    t->begin != at || memcmp(p->shape, t->shape, t->ndim * sizeof(*t->shape)) != 0)
-			status = lora__fail(err, LORA_INPUT,
-					    "tensor '%s' is not what the manifest says",
-					    lora__escape(t->name));
+			status =
+			    lora__fail(err, LORA_INPUT, "tensor '%s' is not what the manifest says",
+				       lora__escape(t->name));
 		at += t->size;
 		part++;
 	}
@@ -191,7 +192,7 @@ static enum lora_status read_file(struct check *check, const struct lora_manifes
 				  const struct lora_manifest_file *file, struct lora_error *err)
 {
 	bool tensors = has_tensors(m, file);
-	const struct lora_part *first = &m->parts[file->first];
+	const struct lora_manifest_part *first = &m->parts[file->first];
 	struct lora_sha256 digest;
 	enum lora_status status = LORA_OK;
 
@@ -232,8 +233,8 @@ static bool is_shared(const struct lora_manifest *m, const struct lora_manifest_
 	    !lora__sha256_equal(&other->files[f].digest, &file->digest))
 		return false;
 	for (size_t i = 0; i < file->count; i++) {
-		const struct lora_part *x = &m->parts[file->first + i],
-				       *y = &other->parts[other->files[f].first + i];
+		const struct lora_manifest_part *x = &m->parts[file->first + i],
+						*y = &other->parts[other->files[f].first + i];
 
 		if (!lora__sha256_equal(&x->digest, &y->digest) || !x->tensor != !y->tensor ||
 		    (x->tensor && (strcmp(x->tensor, y->tensor) != 0 || x->dtype != y->dtype ||
@@ -256,7 +257,8 @@ static enum lora_status check_versions(struct check *check, struct lora_error *e
 		lora__snapshot_close(before);
 		before = snapshot;
 		snapshot = NULL;
-		snprintf(where, sizeof(where), "version %" PRIu64, check->store->versions[v].number);
+		snprintf(where, sizeof(where), "version %" PRIu64,
+			 check->store->versions[v].number);
 		status = lora__snapshot_open(&snapshot, check->store, v, &found);
 		status = absorb(check, status, &found, where, err);
 		for (size_t f = 0; snapshot && !status; f++) {
@@ -310,8 +312,8 @@ static void check_end(struct check *check)
 			     : "damaged: it hides what was committed behind it",
 			 "bytes %" PRIu64 " to %" PRIu64, store->end, store->hidden);
 	else if (store->file.size > store->end)
-		complain(check, "an append that was not finished",
-			 "bytes %" PRIu64 " to %" PRIu64, store->end, store->file.size);
+		complain(check, "an append that was not finished", "bytes %" PRIu64 " to %" PRIu64,
+			 store->end, store->file.size);
 	check->result->repairable = before == 0 && check->result->problems == 1 && !store->hidden;
 }
 
@@ -381,8 +383,8 @@ static enum lora_status fsck_file(struct check *check, const char *path, bool me
 	enum lora_status status = lora__store_open(&store, path, NULL, &found);
 
 	if (status == LORA_INPUT && is_damaged_superblock(path)) {
-		complain(check, "damaged: the superblock does not have its digest",
-			 "bytes 0 to %u", LORA_SUPERBLOCK_SIZE);
+		complain(check, "damaged: the superblock does not have its digest", "bytes 0 to %u",
+			 LORA_SUPERBLOCK_SIZE);
 		return LORA_NO;
 	}
 	if (status) {

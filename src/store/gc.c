@@ -44,10 +44,10 @@ static enum lora_status read_region(void *user, uint64_t offset, void *buffer, s
 
 /* The object in the new container that stands at that place in the version before. */
 static uint32_t find_parent(const struct collecting *c, const char *file,
-			    const struct lora_part *part, size_t number)
+			    const struct lora_manifest_part *part, size_t number)
 {
 	const struct lora_manifest *m = c->before ? lora__snapshot_manifest(c->before) : NULL;
-	const struct lora_part *found = NULL;
+	const struct lora_manifest_part *found = NULL;
 	size_t f = m ? lora__snapshot_find(c->before, file) : SIZE_MAX;
 
 	if (f == SIZE_MAX || !part->tensor)
@@ -70,7 +70,7 @@ static enum lora_status copy_objects(struct collecting *c, struct lora_error *er
 		const struct lora_object_source source = {read_region, &region};
 
 		for (size_t i = 0; i < m->files[f].count && !status; i++) {
-			const struct lora_part *part = &m->parts[m->files[f].first + i];
+			const struct lora_manifest_part *part = &m->parts[m->files[f].first + i];
 
 			if (lora__object_find(c->writer.store, &part->digest) == LORA_NO_OBJECT)
 				status = lora__writer_object(
@@ -169,8 +169,7 @@ static enum lora_status check_copy(const struct collecting *c, size_t versions,
 static enum lora_status copy(struct collecting *c, size_t first, int fd, const char *path,
 			     struct lora_error *err)
 {
-	enum lora_status status =
-	    lora__writer_create(&c->writer, fd, path, &c->old->block, err);
+	enum lora_status status = lora__writer_create(&c->writer, fd, path, &c->old->block, err);
 
 	for (size_t v = first; v < c->old->version_count && !status; v++)
 		status = copy_version(c, v, err);

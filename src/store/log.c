@@ -31,8 +31,8 @@ static int base64_value(char c)
 	return found ? (int)(found - digits) : -1;
 }
 
-/* The key id of a minisign signature: line 2 is base64 of "Ed" or "ED", 8 bytes of key number, little
- * endian, and the signature. False if it does not look like one. */
+/* The key id of a minisign signature: line 2 is base64 of "Ed" or "ED", 8 bytes of key number,
+ * little endian, and the signature. False if it does not look like one. */
 static bool read_key_id(const char *text, char id[17])
 {
 	const char *line = strchr(text, '\n');
@@ -107,8 +107,7 @@ static enum lora_status read_version(struct lora_log *log, size_t version,
 		out->tensors += m->parts[i].tensor != NULL;
 	out->message = lora__arena_copy(&log->arena, m->message, strlen(m->message));
 	name = lora__arena_copy(&log->arena, m->name, strlen(m->name));
-	out->attestations =
-	    lora__store_note_count(log->store, version, LORA_RECORD_ATTESTATION);
+	out->attestations = lora__store_note_count(log->store, version, LORA_RECORD_ATTESTATION);
 	log->name = name; /* the newest one stays */
 	lora__snapshot_close(snapshot);
 	if (!out->message || !name)
@@ -116,19 +115,24 @@ static enum lora_status read_version(struct lora_log *log, size_t version,
 	return read_signers(log, version, out, err);
 }
 
-enum lora_status lora_log_open(struct lora_log **out, const char *path,
+enum lora_status lora_log_open(struct lora_log **out, const char *reference,
 			       const struct lora_observer *observer, struct lora_error *err)
 {
 	struct lora_log *log = calloc(1, sizeof(*log));
 	enum lora_status status;
+	uint64_t number = 0;
+	size_t version;
+	char *path = NULL;
 
 	*out = NULL;
 	if (!log)
 		return lora__fail_memory(err);
-	status = lora__store_open(&log->store, path, observer, err);
-	if (!status && log->store->hidden)
-		status = lora__context(err, lora__store_complain(log->store, err), "'%s'",
-				       lora__escape(path));
+	status = lora__store_split(reference, &path, &number, err);
+	if (!status)
+		status = lora__store_open(&log->store, path, observer, err);
+	if (!status && (number || log->store->hidden)) /* is it there, and which is the latest? */
+		status = lora__store_find(log->store, number, &version, err);
+	free(path);
 	if (!status) {
 		log->count = log->store->version_count;
 		log->versions =

@@ -82,7 +82,8 @@ enum lora_status lora__object_add(struct lora_store *store, const struct lora_ob
 				  LORA_OBJECTS_MAX);
 	if (lora__object_find(store, &object->digest) != LORA_NO_OBJECT)
 		return lora__fail(err, LORA_INPUT,
-				  "object %" PRIu32 " is there twice: it is damaged or badly written",
+				  "object %" PRIu32
+				  " is there twice: it is damaged or badly written",
 				  store->object_count);
 	objects = lora__manifest_room(store->objects, store->object_count, sizeof(*objects));
 	if (!objects)
@@ -162,7 +163,8 @@ static enum lora_status locate(const struct lora_store *store, const struct lora
 	return LORA_OK;
 }
 
-/* One link of the chain: `out` holds the parent's bytes, if it has one, and becomes the object's. */
+/* One link of the chain: `out` holds the parent's bytes, if it has one, and becomes the object's.
+ */
 static enum lora_status decode_link(const struct lora_store *store, struct lora_decoder *decoder,
 				    const struct lora_object *object, uint64_t chunk, uint8_t *out,
 				    struct lora_error *err)
@@ -173,9 +175,9 @@ static enum lora_status decode_link(const struct lora_store *store, struct lora_
 	enum lora_status status = locate(store, object, chunk, &at, err);
 
 	if (!status)
-		status = lora__file_read(&store->file,
-					 object->words + chunk * 4 * object->layout.width, words,
-					 4 * (size_t)object->layout.width, err);
+		status =
+		    lora__file_read(&store->file, object->words + chunk * 4 * object->layout.width,
+				    words, 4 * (size_t)object->layout.width, err);
 	/* They were right when the index was read; the file may have changed under us. */
 	if (!status)
 		status = lora__words_check(words, object->layout, size, &stored, err);
@@ -199,13 +201,14 @@ enum lora_status lora__object_chunk(const struct lora_store *store, struct lora_
 	for (uint32_t at = number; at != LORA_NO_OBJECT; at = store->objects[at].parent)
 		chain[length++] = at;
 	while (length-- > 0 && !status)
-		status = decode_link(store, decoder, &store->objects[chain[length]], chunk, out, err);
+		status =
+		    decode_link(store, decoder, &store->objects[chain[length]], chunk, out, err);
 	return status;
 }
 
 enum lora_status lora__object_verify(const struct lora_store *store, struct lora_decoder *decoder,
-				     uint32_t number, uint8_t *out, lora_chunk_fn *each,
-				     void *user, struct lora_error *err)
+				     uint32_t number, uint8_t *out, lora_chunk_fn *each, void *user,
+				     struct lora_error *err)
 {
 	const struct lora_object *object = &store->objects[number];
 	uint64_t chunks = lora__object_chunks(object->size);

@@ -57,8 +57,8 @@ static enum lora_status read_region(void *user, uint64_t offset, void *buffer, s
 /* --- parts ----------------------------------------------------------------------------------- */
 
 /* Digest of the part; its bytes go into the file's digest, and into the buffer if they fit. */
-static enum lora_status hash_part(struct packing *p, struct region *region, struct lora_part *part,
-				  struct lora_error *err)
+static enum lora_status hash_part(struct packing *p, struct region *region,
+				  struct lora_manifest_part *part, struct lora_error *err)
 {
 	enum lora_status status = LORA_OK;
 
@@ -84,11 +84,11 @@ static enum lora_status hash_part(struct packing *p, struct region *region, stru
 
 /* The object that stood in the part's place in the latest version: the tensor of that name, or the
  * part of that number. */
-static uint32_t find_parent(const struct packing *p, const char *file, const struct lora_part *part,
-			    size_t number)
+static uint32_t find_parent(const struct packing *p, const char *file,
+			    const struct lora_manifest_part *part, size_t number)
 {
 	const struct lora_manifest *m;
-	const struct lora_part *found = NULL;
+	const struct lora_manifest_part *found = NULL;
 	size_t f;
 
 	if (!p->before)
@@ -99,10 +99,11 @@ static uint32_t find_parent(const struct packing *p, const char *file, const str
 		return LORA_NO_OBJECT;
 	if (number < m->files[f].count) /* as a rule nothing has moved */
 		found = &m->parts[m->files[f].first + number];
-	if (part->tensor && (!found || !found->tensor || strcmp(found->tensor, part->tensor) != 0)) {
+	if (part->tensor &&
+	    (!found || !found->tensor || strcmp(found->tensor, part->tensor) != 0)) {
 		found = NULL;
 		for (size_t i = 0; i < m->files[f].count && !found; i++) {
-			const struct lora_part *other = &m->parts[m->files[f].first + i];
+			const struct lora_manifest_part *other = &m->parts[m->files[f].first + i];
 
 			if (other->tensor && strcmp(other->tensor, part->tensor) == 0)
 				found = other;
@@ -114,11 +115,12 @@ static uint32_t find_parent(const struct packing *p, const char *file, const str
 }
 
 static enum lora_status add_part(struct packing *p, struct lora_manifest_file *out,
-				 struct region *region, struct lora_part *part,
+				 struct region *region, struct lora_manifest_part *part,
 				 struct lora_error *err)
 {
 	struct lora_manifest *m = &p->manifest;
-	struct lora_part *parts = lora__manifest_room(m->parts, m->part_count, sizeof(*parts));
+	struct lora_manifest_part *parts =
+	    lora__manifest_room(m->parts, m->part_count, sizeof(*parts));
 	const struct lora_object_source source = {read_region, region};
 	enum lora_status status;
 
@@ -150,13 +152,14 @@ static enum lora_status add_tensors(struct packing *p, struct lora_manifest_file
 				    const struct lora_file *file, const struct lora_index *index,
 				    struct lora_error *err)
 {
-	struct lora_part head = {.size = index->data_begin};
+	struct lora_manifest_part head = {.size = index->data_begin};
 	struct region region = {file, NULL, 0};
 	enum lora_status status = add_part(p, out, &region, &head, err);
 
 	for (size_t i = 0; i < index->count && !status; i++) {
 		const struct lora_tensor *t = &index->tensors[i];
-		struct lora_part part = {.size = t->size, .dtype = t->dtype, .ndim = t->ndim};
+		struct lora_manifest_part part = {
+		    .size = t->size, .dtype = t->dtype, .ndim = t->ndim};
 		uint64_t *shape;
 
 		if (t->size == 0)
@@ -176,7 +179,7 @@ static enum lora_status add_tensors(struct packing *p, struct lora_manifest_file
 static enum lora_status add_bytes(struct packing *p, struct lora_manifest_file *out,
 				  const struct lora_file *file, struct lora_error *err)
 {
-	struct lora_part part = {.size = file->size};
+	struct lora_manifest_part part = {.size = file->size};
 	struct region region = {file, NULL, 0};
 
 	return file->size ? add_part(p, out, &region, &part, err) : LORA_OK;
@@ -215,8 +218,8 @@ static enum lora_status add_open_file(struct packing *p, struct lora_manifest_fi
 	free(head);
 	lora__hasher_reset(p->file_hash);
 	if (!status)
-		status = tensors ? add_tensors(p, out, file, &index, err)
-				 : add_bytes(p, out, file, err);
+		status =
+		    tensors ? add_tensors(p, out, file, &index, err) : add_bytes(p, out, file, err);
 	lora__hasher_final(p->file_hash, &out->digest);
 	out->size = file->size;
 	lora__index_fini(&index);
@@ -331,8 +334,7 @@ static bool is_unchanged(const struct packing *p)
 	lora__manifest_root(&p->manifest, &root);
 	return lora__sha256_equal(&root, &before->root) &&
 	       (!p->manifest.bound ||
-		(before->bound &&
-		 lora__sha256_equal(&p->manifest.base_root, &before->base_root)));
+		(before->bound && lora__sha256_equal(&p->manifest.base_root, &before->base_root)));
 }
 
 static enum lora_status add_version(struct packing *p, const struct lora_collection *files,
@@ -378,8 +380,9 @@ static enum lora_status pack_into(struct packing *p, const struct lora_observer 
 	    lora__collect(&files, p->directory, p->options->all, observer, err);
 
 	if (!status && files.count == 0)
-		status = lora__fail(err, LORA_INPUT, "'%s' has no files: give an adapter's directory",
-				    lora__escape(p->directory));
+		status =
+		    lora__fail(err, LORA_INPUT, "'%s' has no files: give an adapter's directory",
+			       lora__escape(p->directory));
 	if (!status)
 		status = measure(p->directory, &files, &bytes, err);
 	if (!status && store->version_count)
@@ -440,9 +443,10 @@ static enum lora_status check_places(const char *directory, const char *path, bo
 	bool inside = false;
 
 	if (!status && from != LORA_PATH_DIRECTORY)
-		status = lora__fail(err, LORA_INPUT, "'%s' %s: give an adapter's directory",
-				    lora__escape(directory),
-				    from == LORA_PATH_ABSENT ? "does not exist" : "is no directory");
+		status =
+		    lora__fail(err, LORA_INPUT, "'%s' %s: give an adapter's directory",
+			       lora__escape(directory),
+			       from == LORA_PATH_ABSENT ? "does not exist" : "is no directory");
 	if (!status)
 		status = lora__path_kind(path, &to, err);
 	if (!status)

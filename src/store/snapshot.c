@@ -34,8 +34,8 @@ struct slot {
 
 /* What is known of a part. */
 struct piece {
-	uint64_t begin;	 /* in its file */
-	uint32_t object; /* its number */
+	uint64_t begin;		    /* in its file */
+	uint32_t object;	    /* its number */
 	struct lora_sha256 *chunks; /* of a large object, once it was found right */
 };
 
@@ -68,7 +68,8 @@ static enum lora_status place_parts(struct lora_snapshot *snapshot, size_t versi
 		for (size_t i = m->files[f].first; i < m->files[f].first + m->files[f].count; i++) {
 			uint32_t number = lora__object_find(store, &m->parts[i].digest);
 
-			if (number == LORA_NO_OBJECT || number >= store->versions[version].objects ||
+			if (number == LORA_NO_OBJECT ||
+			    number >= store->versions[version].objects ||
 			    store->objects[number].size != m->parts[i].size)
 				return lora__fail(err, LORA_INPUT,
 						  "the container does not hold what '%s' consists "
@@ -130,8 +131,8 @@ enum lora_status lora__snapshot_open(struct lora_snapshot **out, const struct lo
 			status = check_manifest(snapshot, version, err);
 		if (!status)
 			status = place_parts(snapshot, version, err);
-		lora__context(err, status, "'%s': version %" PRIu64,
-			      lora__escape(store->file.path), store->versions[version].number);
+		lora__context(err, status, "'%s': version %" PRIu64, lora__escape(store->file.path),
+			      store->versions[version].number);
 	}
 	free(text);
 	if (status)

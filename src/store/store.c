@@ -40,7 +40,8 @@ enum lora_status lora__store_open(struct lora_store **out, const char *path,
 	}
 	if (store->file.size > store->end && !store->hidden && !is_being_written(store))
 		lora__note(observer, LORA_NOTE_WARNING,
-			   "'%s': %" PRIu64 " bytes at its end are an append that was not finished, "
+			   "'%s': %" PRIu64
+			   " bytes at its end are an append that was not finished, "
 			   "and are ignored (`loractl fsck --repair` cuts them off)",
 			   lora__escape(path), store->file.size - store->end);
 	*out = store;
@@ -195,10 +196,10 @@ enum lora_status lora__store_note(const struct lora_store *store, size_t version
 		return lora__fail(err, LORA_USAGE, "there is no such signature");
 	*size = (size_t)note->size - LORA_SHA256_SIZE; /* at most 4 MiB, by its type */
 	*text = malloc(*size + 1);
-	status = *text ? lora__file_read(&store->file,
-					 note->at + LORA_RECORD_HEAD + LORA_SHA256_SIZE, *text,
-					 *size, err)
-		       : lora__fail_memory(err);
+	status = *text
+		     ? lora__file_read(&store->file, note->at + LORA_RECORD_HEAD + LORA_SHA256_SIZE,
+				       *text, *size, err)
+		     : lora__fail_memory(err);
 	if (status) {
 		free(*text);
 		*text = NULL;
@@ -217,10 +218,9 @@ static enum lora_status check_note(const struct lora_store *store, const char *p
 	if (type != LORA_RECORD_SIGNATURE && type != LORA_RECORD_ATTESTATION)
 		return lora__fail(err, LORA_USAGE, "this is no sort of signature");
 	if (size == 0 || size > limit)
-		return lora__fail(err, LORA_INPUT,
-				  "a %s has 1 to %" PRIu64 " bytes, and this one %zu",
-				  type == LORA_RECORD_SIGNATURE ? "signature" : "attestation",
-				  limit, size);
+		return lora__fail(
+		    err, LORA_INPUT, "a %s has 1 to %" PRIu64 " bytes, and this one %zu",
+		    type == LORA_RECORD_SIGNATURE ? "signature" : "attestation", limit, size);
 	for (size_t v = 0; v < store->version_count; v++) {
 		if (!lora__sha256_equal(&store->versions[v].digest, manifest))
 			continue;

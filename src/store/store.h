@@ -46,7 +46,8 @@ enum lora_status lora__store_manifest(const struct lora_store *store, size_t ver
 				      size_t *size, struct lora_error *err);
 
 /* Signatures (minisign text) and attestations (DSSE envelopes), in the order in which they were
- * added. The bytes are as they stand in the file: whether they are right is the caller's question. */
+ * added. The bytes are as they stand in the file: whether they are right is the caller's question.
+ */
 size_t lora__store_note_count(const struct lora_store *store, size_t version,
 			      enum lora_record_type type);
 /* malloc'd, with a NUL behind it. */

@@ -42,8 +42,7 @@ static enum lora_status write_file(struct unpacking *u, const struct lora_manife
 				   const struct lora_manifest_file *file, struct lora_error *err)
 {
 	struct lora_sha256 digest;
-	enum lora_status status =
-	    lora__output_file(u->output, file->name, file->size, &u->fd, err);
+	enum lora_status status = lora__output_file(u->output, file->name, file->size, &u->fd, err);
 
 	u->at = 0;
 	lora__hasher_reset(u->hasher);
@@ -112,14 +111,15 @@ static enum lora_status unpack(struct unpacking *u, const struct lora_snapshot *
 	if (!status && !(u->hasher && u->buffer))
 		status = lora__fail_memory(err);
 	if (!status && manifest && lora__snapshot_find(snapshot, MANIFEST) != SIZE_MAX)
-		status = lora__fail(err, LORA_USAGE,
-				    "the adapter has a file " MANIFEST " of its own: drop --manifest");
+		status =
+		    lora__fail(err, LORA_USAGE,
+			       "the adapter has a file " MANIFEST " of its own: drop --manifest");
 	for (size_t f = 0; f < m->file_count && !status; f++)
 		status = write_file(u, m, &m->files[f], err);
 	if (!status && manifest)
 		status = write_manifest(u, version, result, err);
-	*result = (struct lora_unpack_result){m->version, m->bytes, m->file_count,
-					      result->signatures};
+	*result =
+	    (struct lora_unpack_result){m->version, m->bytes, m->file_count, result->signatures};
 	lora__decoder_fini(&u->decoder);
 	lora__hasher_free(u->hasher);
 	free(u->buffer);

@@ -71,8 +71,7 @@ static enum lora_status step(const struct lora_store *store, uint64_t at, enum s
 	uint8_t head[LORA_COMMIT_SIZE], zeros[8] = {0};
 	static const uint8_t nothing[8];
 	bool there = false;
-	enum lora_status status =
-	    lora__store_peek(store, at, head, LORA_RECORD_HEAD, &there, err);
+	enum lora_status status = lora__store_peek(store, at, head, LORA_RECORD_HEAD, &there, err);
 	uint64_t room;
 	unsigned padding;
 
@@ -116,8 +115,8 @@ static enum lora_status add_loose(struct lora_store *store, const struct lora_re
 	if (!loose)
 		return lora__fail_memory(err);
 	store->loose = loose;
-	loose[store->loose_count++] = (struct lora_loose){
-	    at, record->size, LORA_NO_VERSION, (uint32_t)store->sequence, record->type};
+	loose[store->loose_count++] = (struct lora_loose){at, record->size, LORA_NO_VERSION,
+							  (uint32_t)store->sequence, record->type};
 	return LORA_OK;
 }
 
@@ -151,10 +150,9 @@ static enum lora_status read_index(struct lora_store *store, const struct group 
 	struct lora_sha256 digest;
 	bool there = false, end = false;
 	uint8_t *bytes = malloc((size_t)index->size);
-	enum lora_status status =
-	    bytes ? lora__store_peek(store, index->at + LORA_RECORD_HEAD, bytes,
-				     (size_t)index->size, &there, err)
-		  : lora__fail_memory(err);
+	enum lora_status status = bytes ? lora__store_peek(store, index->at + LORA_RECORD_HEAD,
+							   bytes, (size_t)index->size, &there, err)
+					: lora__fail_memory(err);
 
 	if (!status && there)
 		lora__sha256(bytes, (size_t)index->size, &digest);
@@ -195,14 +193,13 @@ static enum lora_status add_version(struct lora_store *store, const struct group
 		return damaged(err, commit->at, "its version is not the next one");
 	if (manifest->size > commit->manifest_size)
 		return damaged(err, commit->at, "the manifest is shorter than its record");
-	versions[store->version_count++] =
-	    (struct lora_version){commit->version,
-				  commit->manifest,
-				  manifest->at + LORA_RECORD_HEAD,
-				  manifest->size,
-				  commit->manifest_size,
-				  store->object_count,
-				  0};
+	versions[store->version_count++] = (struct lora_version){commit->version,
+								 commit->manifest,
+								 manifest->at + LORA_RECORD_HEAD,
+								 manifest->size,
+								 commit->manifest_size,
+								 store->object_count,
+								 0};
 	return LORA_OK;
 }
 
@@ -298,9 +295,8 @@ static enum lora_status walk(struct lora_store *store, struct lora_error *err)
 		status = step(store, at, &what, &record, &commit, err);
 		if (status || what == STEP_END)
 			break;
-		status = what == STEP_COMMIT
-			     ? take_commit(store, &group, &commit, &store->problem)
-			     : take_record(store, &group, &record, at, err);
+		status = what == STEP_COMMIT ? take_commit(store, &group, &commit, &store->problem)
+					     : take_record(store, &group, &record, at, err);
 		if (what == STEP_COMMIT && status == LORA_INPUT && !group.critical) {
 			store->hidden = commit.at;
 			status = LORA_OK;
@@ -351,7 +347,8 @@ static enum lora_status scan_tail(const struct lora_store *store, uint64_t *foun
 		size_t size = rest < WINDOW ? (size_t)rest : WINDOW;
 
 		status = lora__store_peek(store, at, window, size, &there, err);
-		if (status || !there || scan_window(store, window, size, at, found) || rest <= WINDOW)
+		if (status || !there || scan_window(store, window, size, at, found) ||
+		    rest <= WINDOW)
 			break;
 		at += WINDOW - (LORA_COMMIT_SIZE - 8);
 	}
@@ -364,11 +361,11 @@ static enum lora_status read_superblock(struct lora_store *store, struct lora_er
 	uint8_t bytes[LORA_SUPERBLOCK_SIZE];
 	uint64_t size = store->file.size < sizeof(bytes) ? store->file.size : sizeof(bytes);
 	bool there = false;
-	enum lora_status status =
-	    lora__store_peek(store, 0, bytes, (size_t)size, &there, err);
+	enum lora_status status = lora__store_peek(store, 0, bytes, (size_t)size, &there, err);
 
 	if (!status)
-		status = lora__superblock_parse(&store->block, bytes, there ? (size_t)size : 0, err);
+		status =
+		    lora__superblock_parse(&store->block, bytes, there ? (size_t)size : 0, err);
 	if (status)
 		return status;
 	store->end = LORA_SUPERBLOCK_SIZE;
@@ -414,8 +411,9 @@ void lora__store_clear(struct lora_store *store)
 
 enum lora_status lora__store_complain(const struct lora_store *store, struct lora_error *err)
 {
-	return lora__fail(err, LORA_INPUT,
-			  "it is damaged between bytes %" PRIu64 " and %" PRIu64
-			  ", which hides later versions: get a whole copy (`loractl fsck` tells more)",
-			  store->end, store->hidden);
+	return lora__fail(
+	    err, LORA_INPUT,
+	    "it is damaged between bytes %" PRIu64 " and %" PRIu64
+	    ", which hides later versions: get a whole copy (`loractl fsck` tells more)",
+	    store->end, store->hidden);
 }

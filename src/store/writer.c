@@ -69,8 +69,7 @@ static enum lora_status lock(struct lora_writer *writer, const struct lora_obser
 			lora__note(observer, LORA_NOTE_INFO, "'%s' is being written to: waiting",
 				   lora__escape(writer->path));
 		told = true;
-		if (observer && observer->progress &&
-		    observer->progress(observer->user, &progress))
+		if (observer && observer->progress && observer->progress(observer->user, &progress))
 			return lora__fail(err, LORA_CANCELLED, "interrupted");
 		(void)nanosleep(&pause, NULL);
 	}
@@ -476,8 +475,8 @@ static enum lora_status put_manifest(struct lora_writer *writer, struct lora_com
 	size_t packed_size = 0;
 	enum lora_status status =
 	    packed ? lora__frame_pack(writer->decoder.codec,
-				      size < 65536 ? LORA_FRAME_DENSE : LORA_FRAME_REPEATS, manifest,
-				      size, packed, size - 1, &packed_size, err)
+				      size < 65536 ? LORA_FRAME_DENSE : LORA_FRAME_REPEATS,
+				      manifest, size, packed, size - 1, &packed_size, err)
 		   : lora__fail_memory(err);
 
 	commit->manifest_at = writer->at;
@@ -510,13 +509,13 @@ static enum lora_status note_commit(struct lora_writer *writer, const struct lor
 	struct lora_version *versions;
 
 	if (commit->version) {
-		versions = lora__manifest_room(store->versions, store->version_count,
-					       sizeof(*versions));
+		versions =
+		    lora__manifest_room(store->versions, store->version_count, sizeof(*versions));
 		if (!versions)
 			return lora__fail_memory(err);
 		store->versions = versions;
 		versions[store->version_count++] =
-		    (struct lora_version){commit->version, commit->manifest, 0, 0,
+		    (struct lora_version){commit->version,	 commit->manifest,    0, 0,
 					  commit->manifest_size, store->object_count, 0};
 	}
 	store->end = writer->at;
@@ -529,9 +528,8 @@ enum lora_status lora__writer_commit(struct lora_writer *writer, uint64_t versio
 				     const char *manifest, size_t size, struct lora_error *err)
 {
 	struct lora_store *store = writer->store;
-	struct lora_commit commit = {.sequence = store->sequence + 1,
-				     .begin = writer->begin,
-				     .version = version};
+	struct lora_commit commit = {
+	    .sequence = store->sequence + 1, .begin = writer->begin, .version = version};
 	uint8_t record[LORA_COMMIT_SIZE];
 	enum lora_status status = end_data(writer, err);
 
