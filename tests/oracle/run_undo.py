@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import fnmatch
 import io
+import itertools
 import os
 import resource
 import shutil
@@ -354,7 +355,20 @@ def wide_case(program, b, m, folder):
     return restored(program.unmerge(paths[1], record, out), paths[0], out)
 
 
+def renamed_case(program, folder):
+    """One file is the merged model under any name."""
+    s = everything(3, "BF16", "BF16")
+    maker = fixtures.Maker(folder, 3)
+    paths = [maker.base(t, name=n, single=True) for n, t in (("base", s.base), ("merged", s.merged))]
+    record, out = os.path.join(folder, "r.undo"), os.path.join(folder, "back")
+    undo_write.write(record, *paths, s.edits, s.rng)
+    other = os.path.join(folder, "other.safetensors")
+    os.rename(paths[1], other)
+    return restored(program.unmerge(other, record, out), paths[0], out)
+
+
 def write_cases(program, args):
+    yield "renamed-file", lambda f: renamed_case(program, f)
     for b in FLOATS:
         for m in FLOATS:
             for single in (False, True):
@@ -438,10 +452,9 @@ def hostile_cases(program, args):
     valid = undo_hostile.Variant("valid", {0}, h.scene.record)
     for v in [valid, *undo_hostile.variants(h.scene)]:
         yield v.name, lambda folder, v=v: h.run(v, folder)
-    sources = [undo_hostile.limits] + ([undo_hostile.large_limits] if args.large else [])
-    for source in sources:
-        for case in source(h.folder):
-            yield case[0], lambda folder, case=case: limit_case(program, case, folder)
+    limits = (undo_hostile.limits(h.folder), undo_hostile.file_limits(h.folder, args.large))
+    for case in itertools.chain(*limits):
+        yield case[0], lambda folder, case=case: limit_case(program, case, folder)
     yield "memory", lambda folder: memory_case(program)
 
 

@@ -422,6 +422,7 @@ def digests(s):
                 ok = EITHER
             name = "digest-" + ".".join(map(str, path))
             yield s.bent(name, ok, set_at(path, flipped(value)))
+            yield s.bent(name + "-capital", {0, *ok, 3}, set_at(path, value.upper()))
             for bad in (value[:-1], value + "0", "g" + value[1:], ""):
                 yield s.bent("%s=%r" % (name, bad[:4]), REFUSED if path[0] == "base" else EITHER, set_at(path, bad))
         if path and path[-1] == "size" and path[:2] != ("base", "left"):
@@ -843,8 +844,9 @@ def limits(folder):
             yield name, REFUSED if more else {0}, *paths, rec
 
 
-def large_limits(folder):
-    """As limits(), for files: stored ones of 16 MiB, 17 of them, record.json of 256 MiB."""
+def file_limits(folder, large):
+    """As limits(), for files: a stored one of 16 MiB; with `large` 17 of them, and record.json of
+    256 MiB."""
     mib = 1 << 20
     for name, sizes, pad, ok in (
         ("stored-16M", [16 * mib], 0, {0}),
@@ -854,6 +856,8 @@ def large_limits(folder):
         ("json-256M", [], 256 * mib, {0}),
         ("json-256M+1", [], 256 * mib + 1, REFUSED),
     ):
+        if "256M" in name and not large:
+            continue
         base, merged = os.path.join(folder, name + "-b"), os.path.join(folder, name + "-m")
         for path, value in ((base, 1), (merged, 2)):
             Scene.put(path, OrderedDict(t=Tensor("F32", np.full(4, value, dtype=np.uint32))), {})
