@@ -258,7 +258,6 @@ def everything(seed, b, m):
     t = s.weight(40, 40)
     s.add("sparse", t, s.near(t, 0.001) if b == m else None)
     s.add("changes-nothing", s.weight(8, 8), edit=Edit(8, [s.low_rank(0, 0, 8, 0, 8, 1)]))
-    s.add("rank-0", s.weight(4, 3), edit=Edit(3, [s.low_rank(1, 0, 4, 0, 3, 0)]))
     odd(s)
     replaced(s)
     return s
@@ -367,7 +366,26 @@ def renamed_case(program, folder):
     return restored(program.unmerge(other, record, out), paths[0], out)
 
 
+def shards_case(program, side, folder):
+    """The weight files of a record in the opposite order."""
+    s = Models(4, "BF16", "BF16")
+    for i in range(7):
+        s.add("t%d" % i, s.weight(5, 4))
+    maker = fixtures.Maker(folder, 4)
+    paths = [spread(maker, t, n, 3, s.rng) for n, t in (("base", s.base), ("merged", s.merged))]
+    rec, out = undo_write.make(*paths, rng=s.rng), os.path.join(folder, "back")
+    rec.json[side]["files"].reverse()
+    if side == "base":
+        t = rec.tensors
+        t["head.0"], t["head.2"] = t["head.2"], t["head.0"]
+    record = os.path.join(folder, "r.undo")
+    rec.save(record)
+    return restored(program.unmerge(paths[1], record, out), paths[0], out)
+
+
 def write_cases(program, args):
+    for side in ("base", "merged"):
+        yield "shards-of-%s-reversed" % side, lambda f, side=side: shards_case(program, side, f)
     yield "renamed-file", lambda f: renamed_case(program, f)
     for b in FLOATS:
         for m in FLOATS:

@@ -503,6 +503,8 @@ def ranges(s):
     yield s.bent("part-of-no-rows-below-the-last-row", REFUSED, past)
     none = lambda r: (last(r).update(rows=0, row=6), r.put("left.2", "F16", [0, 1], b""))
     yield s.bent("part-of-no-rows", OPEN, none)
+    rank = lambda r: (r.put("left.2", "F16", [1, 0], b""), r.put("right.2", "BF16", [0, 3], b""))
+    yield s.bent("part-of-rank-0", OPEN, rank)
     yield s.bent("part-right-of-the-last-column", REFUSED, lambda r: last(r).update(col=8))
     at = lambda key: ("tensors", a, key)
     for v in (0, 7, 61, 120, 1 << 63, -10):

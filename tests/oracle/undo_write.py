@@ -291,7 +291,7 @@ def paths(model):
     """[(name, path)] of its weight files."""
     if os.path.isfile(model.path):
         return [(os.path.basename(model.path), model.path)]
-    return [(n, os.path.join(model.path, n)) for n in model.files]
+    return [(n, os.path.join(model.path, n)) for n in sorted(model.files)]
 
 
 def others(model):
