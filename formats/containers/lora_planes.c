@@ -270,19 +270,21 @@ static enum lora_status encode_plane(struct lora_codec *codec, const uint8_t *pl
 	struct census census = count(plane, n);
 	bool repeats = text || census.most > RULES;
 	enum lora_status status = LORA_OK;
-	size_t best = 0, other = 0;
+	size_t best = 0, other = 0; /* room, then size */
 
 	if (census.most == 1) {
 		*out = *plane;
 		*word = lora__word(LORA_PLANE_REPEAT, 1);
 		return LORA_OK;
 	}
-	if (census.entropy < GAIN * (double)n && !text)
-		status =
-		    lora__frame_pack(codec, LORA_FRAME_BYTES, plane, n, out, n - 1, &best, err);
-	if (!status && repeats)
-		status = lora__frame_pack(codec, LORA_FRAME_REPEATS, plane, n, spare,
-					  best ? best - 1 : n - 1, &other, err);
+	if (census.entropy < GAIN * (double)n && !text) {
+		best = n - 1;
+		status = lora__frame_pack(codec, LORA_FRAME_BYTES, plane, n, out, &best, err);
+	}
+	if (!status && repeats) {
+		other = best ? best - 1 : n - 1;
+		status = lora__frame_pack(codec, LORA_FRAME_REPEATS, plane, n, spare, &other, err);
+	}
 	if (status)
 		return status;
 	if (other) {

@@ -103,7 +103,8 @@ struct lora_log_version {
 
 struct lora_log;
 
-/* Reads the history of a container, or of the one that a reference names. A note tells of a tail that a killed writer left. */
+/* Reads the history of a container, or of the one that a reference names. A note tells of a tail
+ * that a killed writer left. */
 LORA_API enum lora_status lora_log_open(struct lora_log **out, const char *reference,
 					const struct lora_observer *observer,
 					struct lora_error *err);

@@ -13,16 +13,12 @@ enum lora_kind {
 	LORA_KIND_UNKNOWN = 0,
 	LORA_KIND_BASE, /* a checkpoint: a directory or any safetensors file with tensors */
 	LORA_KIND_ADAPTER,
-	LORA_KIND_MERGED, /* a checkpoint with our receipt beside it */
-	LORA_KIND_UNDO,	  /* the record of a merge, loractl-undo(5) */
-};
-
-/* "base", "adapter", "merged", "undo"; static storage. */
 	LORA_KIND_MERGED,    /* a checkpoint with our receipt beside it */
+	LORA_KIND_UNDO,	     /* the record of a merge, loractl-undo(5) */
 	LORA_KIND_CONTAINER, /* FILE.lora, or a reference to a version of it */
 };
 
-/* "base", "adapter", "merged", "container"; static storage. */
+/* "base", "adapter", "merged", "undo", "container"; static storage. */
 LORA_API const char *lora_kind_name(enum lora_kind kind);
 
 /* Looks at names and heads of files only. LORA_INPUT if the path does not exist or is nothing that

@@ -339,8 +339,8 @@ static enum lora_status copy_tokenizer(const struct lora_plan *plan, struct lora
 			struct lora_text text = {0};
 
 			if (adapter->directory) /* what stands beside a file is not its own */
-				status = lora__adapter_slurp(adapter, *name, LORA_SIDECAR_LIMIT, &text.data,
-							     &text.size, err);
+				status = lora__adapter_slurp(adapter, *name, LORA_SIDECAR_LIMIT,
+							     &text.data, &text.size, err);
 			if (!status && text.data) {
 				if (owner && owner != adapter)
 					status = lora__fail(err, LORA_INPUT,
@@ -367,9 +367,9 @@ static enum lora_status differs(const struct lora_plan *plan, const struct lora_
 	char *path = lora__path_join(plan->base->path, name), *theirs = NULL, *ours = NULL;
 	size_t theirs_size = 0, ours_size = 0;
 	enum lora_path_kind kind = LORA_PATH_ABSENT;
-	enum lora_status status =
-	    path ? lora__adapter_slurp(adapter, name, LORA_SIDECAR_LIMIT, &theirs, &theirs_size, err)
-		 : lora__fail_memory(err);
+	enum lora_status status = path ? lora__adapter_slurp(adapter, name, LORA_SIDECAR_LIMIT,
+							     &theirs, &theirs_size, err)
+				       : lora__fail_memory(err);
 
 	if (!status && theirs)
 		status = lora__path_kind(path, &kind, err);

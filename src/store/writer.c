@@ -472,11 +472,11 @@ static enum lora_status put_manifest(struct lora_writer *writer, struct lora_com
 				     const char *manifest, size_t size, struct lora_error *err)
 {
 	uint8_t *packed = malloc(size);
-	size_t packed_size = 0;
+	size_t packed_size = size - 1; /* room, then size */
 	enum lora_status status =
 	    packed ? lora__frame_pack(writer->decoder.codec,
 				      size < 65536 ? LORA_FRAME_DENSE : LORA_FRAME_REPEATS,
-				      manifest, size, packed, size - 1, &packed_size, err)
+				      manifest, size, packed, &packed_size, err)
 		   : lora__fail_memory(err);
 
 	commit->manifest_at = writer->at;
