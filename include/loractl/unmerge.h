@@ -57,9 +57,9 @@ LORA_API enum lora_status lora_unmerge(struct lora_unmerge_summary *summary,
 				       struct lora_error *err);
 
 /* What an undo record says of itself. Everything lives as long as the record is open. */
-struct lora_record;
+struct lora_undo_record;
 
-struct lora_record_facts {
+struct lora_undo_record_facts {
 	struct lora_sha256 base_root, merged_root;
 	const char *const *adapters; /* names of what was merged */
 	size_t adapter_count;
@@ -72,10 +72,11 @@ struct lora_record_facts {
 };
 
 /* Opens and checks a record; LORA_INPUT if it is none or damaged. The caller closes *out. */
-LORA_API enum lora_status lora_record_open(struct lora_record **out, const char *path,
-					   struct lora_error *err);
-LORA_API const struct lora_record_facts *lora_record_facts(const struct lora_record *record);
-LORA_API void lora_record_close(struct lora_record *record);
+LORA_API enum lora_status lora_undo_record_open(struct lora_undo_record **out, const char *path,
+						struct lora_error *err);
+LORA_API const struct lora_undo_record_facts *
+lora_undo_record_facts(const struct lora_undo_record *record);
+LORA_API void lora_undo_record_close(struct lora_undo_record *record);
 
 /* What can be expected of lora_unmerge_approximate() before it is done: W' = W + D was rounded by
  * at most half a unit in its last place, uniformly; where that unit is 2^k of W's units, k > 0 (the

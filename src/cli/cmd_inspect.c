@@ -117,7 +117,7 @@ static enum lora_status look_at_model(const struct cmd_ctx *ctx, struct inspecte
 static enum lora_status look_at_record(struct inspected *what, const struct inspect_view *view,
 				       struct lora_error *err)
 {
-	enum lora_status status = lora_record_open(&what->record, what->path, err);
+	enum lora_status status = lora_undo_record_open(&what->record, what->path, err);
 
 	return status || !view->tensors ? status : lora_model_open(&what->model, what->path, err);
 }
@@ -171,7 +171,7 @@ static enum lora_status inspect(const struct cmd_ctx *ctx, const char *path,
 	free_lines(&what.obstacles);
 	lora_adapter_close(what.adapter);
 	lora_model_close(what.model);
-	lora_record_close(what.record);
+	lora_undo_record_close(what.record);
 	lora_log_close(what.log);
 	return status;
 }

@@ -30,7 +30,7 @@ struct inspected {
 	struct lora_log *log;
 	struct lora_model *model;
 	struct lora_adapter *adapter;
-	struct lora_record *record;
+	struct lora_undo_record *record;
 	struct lora_sha256 root;
 	bool fits, loads; /* meaningful if asked */
 	struct lines misfits, obstacles;

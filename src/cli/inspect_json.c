@@ -171,7 +171,7 @@ static void put_model(struct lora_json_writer *w, const struct inspected *what)
 	lora_json_sha256(w, &what->root);
 }
 
-static void put_record(struct lora_json_writer *w, const struct lora_record_facts *facts)
+static void put_record(struct lora_json_writer *w, const struct lora_undo_record_facts *facts)
 {
 	lora_json_key(w, "base_root");
 	lora_json_sha256(w, &facts->base_root);
@@ -226,7 +226,7 @@ void inspect_json(struct lora_json_writer *w, const struct inspected *what,
 	if (what->adapter)
 		put_adapter(w, what, view);
 	else if (what->record)
-		put_record(w, lora_record_facts(what->record));
+		put_record(w, lora_undo_record_facts(what->record));
 	else if (what->model)
 		put_model(w, what);
 	if (view->tensors && (what->model || what->adapter))

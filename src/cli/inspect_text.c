@@ -107,7 +107,7 @@ static void model_card(FILE *out, const struct inspected *what)
 	root_fact(out, "root", &what->root);
 }
 
-static void record_card(FILE *out, const struct lora_record_facts *facts)
+static void record_card(FILE *out, const struct lora_undo_record_facts *facts)
 {
 	char text[256], a[UI_TEXT], b[UI_TEXT];
 
@@ -245,7 +245,7 @@ enum lora_status inspect_text(struct ui *ui, const struct inspected *what,
 	if (what->adapter)
 		adapter_card(out, what);
 	else if (what->record)
-		record_card(out, lora_record_facts(what->record));
+		record_card(out, lora_undo_record_facts(what->record));
 	else if (what->model)
 		model_card(out, what);
 	if (view->base)

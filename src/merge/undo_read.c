@@ -609,7 +609,7 @@ static enum lora_status read_json(const struct lora_adapter *store, char **text,
 				  "damaged undo record: record.json is missing or too large");
 	*size = (size_t)t->size;
 	*text = malloc(*size + 1);
-	return *text ? lora__file_read(&store->files[0], t->begin, *text, *size, err)
+	return *text ? lora__file_read(&store->files[0].file, t->begin, *text, *size, err)
 		     : lora__fail_memory(err);
 }
 
@@ -625,11 +625,12 @@ enum lora_status lora__undo_open(struct lora_adapter *store, struct lora_undo *u
 	if (!store->files)
 		return lora__fail_memory(err);
 	store->file_count = 1;
-	store->files[0].fd = -1;
-	status = lora__file_open(&store->files[0], path, err);
+	store->files[0] =
+	    (struct lora_source){.origin = &lora__origin_files, .file = LORA_FILE_INIT};
+	status = lora__file_open(&store->files[0].file, path, err);
 	if (status)
 		return status;
-	status = lora__container_load(&store->index, &head, &head_size, &store->files[0], err);
+	status = lora__container_load(&store->index, &head, &head_size, &store->files[0].file, err);
 	if (!status)
 		status = lora__context(err, read_json(store, &text, &size, err), "'%s'",
 				       lora__escape(path));
@@ -645,7 +646,7 @@ void lora__undo_close(struct lora_adapter *store, struct lora_undo *undo)
 {
 	lora__undo_fini(undo);
 	if (store->files)
-		lora__file_close(&store->files[0]);
+		lora__source_close(&store->files[0]);
 	free(store->files);
 	lora__index_fini(&store->index);
 }
@@ -653,16 +654,16 @@ void lora__undo_close(struct lora_adapter *store, struct lora_undo *undo)
 /* ---- looking ----------------------------------------------------------------------------------
  */
 
-struct lora_record {
+struct lora_undo_record {
 	struct lora_adapter store;
 	struct lora_undo undo;
-	struct lora_record_facts facts;
+	struct lora_undo_record_facts facts;
 };
 
-enum lora_status lora_record_open(struct lora_record **out, const char *path,
-				  struct lora_error *err)
+enum lora_status lora_undo_record_open(struct lora_undo_record **out, const char *path,
+				       struct lora_error *err)
 {
-	struct lora_record *r = calloc(1, sizeof(*r));
+	struct lora_undo_record *r = calloc(1, sizeof(*r));
 	enum lora_status status;
 
 	*out = NULL;
@@ -670,12 +671,12 @@ enum lora_status lora_record_open(struct lora_record **out, const char *path,
 		return lora__fail_memory(err);
 	status = lora__undo_open(&r->store, &r->undo, path, err);
 	if (status) {
-		lora_record_close(r);
+		lora_undo_record_close(r);
 		return status;
 	}
 	r->facts.base_root = r->undo.base_root;
 	r->facts.merged_root = r->undo.merged_root;
-	r->facts.bytes = r->store.files[0].size;
+	r->facts.bytes = r->store.files[0].file.size;
 	r->facts.tensors = r->undo.tensor_count;
 	r->facts.files = r->undo.base_file_count + r->undo.others.base_count;
 	r->facts.left = r->undo.others.left_count;
@@ -689,12 +690,12 @@ enum lora_status lora_record_open(struct lora_record **out, const char *path,
 	return LORA_OK;
 }
 
-const struct lora_record_facts *lora_record_facts(const struct lora_record *record)
+const struct lora_undo_record_facts *lora_undo_record_facts(const struct lora_undo_record *record)
 {
 	return &record->facts;
 }
 
-void lora_record_close(struct lora_record *record)
+void lora_undo_record_close(struct lora_undo_record *record)
 {
 	if (!record)
 		return;

@@ -140,7 +140,7 @@ static enum lora_status write_other(const struct lora_way_back *way, size_t k,
 	    other->stored ? &way->store.index.tensors[lora__undo_find(&way->store.index, "file", k)]
 			  : NULL;
 	struct lora_file file = LORA_FILE_INIT;
-	struct bytes from = {stored ? &way->store.files[0] : &file, stored ? stored->begin : 0,
+	struct bytes from = {stored ? &way->store.files[0].file : &file, stored ? stored->begin : 0,
 			     other->size};
 	bool same = false;
 	int fd = -1;
@@ -155,7 +155,7 @@ static enum lora_status write_other(const struct lora_way_back *way, size_t k,
 			     ? lora__fail(err, LORA_INPUT,
 					  "'%s': damaged undo record: the stored file '%s' is not "
 					  "what its digest says",
-					  lora__escape(way->store.files[0].path),
+					  lora__escape(way->store.files[0].file.path),
 					  lora__escape(other->name))
 			     : changed_file(way, other->name, err);
 	if (!status)
@@ -205,7 +205,7 @@ static enum lora_status not_the_base(const struct lora_way_back *way, const char
 	    err, LORA_INPUT,
 	    "'%s': damaged undo record: '%s' does not come out as the base's: get the "
 	    "record again",
-	    lora__escape(way->store.files[0].path), lora__escape(what));
+	    lora__escape(way->store.files[0].file.path), lora__escape(what));
 }
 
 static enum lora_status check_root(const struct lora_way_back *way, struct lora_error *err)
@@ -271,7 +271,7 @@ static enum lora_status write_base(struct lora_way_back *way, const char *path,
 	if (!status)
 		status = lora__model_unchanged(plan->base, err);
 	if (!status)
-		status = lora__file_unchanged(&way->store.files[0], err);
+		status = lora__file_unchanged(&way->store.files[0].file, err);
 	if (!status)
 		status = lora__output_commit(output, err);
 	lora__output_free(output);
@@ -317,13 +317,14 @@ static void name_own_record(const struct lora_way_back *way, struct lora_error *
 		name = lora__json_string(lora__json_get(undo, "name"));
 		sha256 = lora__json_string(lora__json_get(undo, "sha256"));
 	}
-	if (name && sha256 && err && digest_record(&way->store.files[0], hex, NULL) == LORA_OK &&
+	if (name && sha256 && err &&
+	    digest_record(&way->store.files[0].file, hex, NULL) == LORA_OK &&
 	    strcmp(hex, sha256) != 0) {
 		snprintf(line, sizeof(line), "%s", err->message);
 		lora__fail(err, LORA_NO,
 			   "'%s' does not undo the last merge of '%s': that is '%s' (sha256 "
 			   "%.16s...): undo it first (%s)",
-			   lora__escape(way->store.files[0].path), lora__escape(merged->path),
+			   lora__escape(way->store.files[0].file.path), lora__escape(merged->path),
 			   lora__escape(name), sha256, line);
 	}
 	lora__json_free(receipt);

@@ -21,7 +21,7 @@ static enum lora_status damaged(const struct lora_way_back *way, const char *ten
 				const char *what, struct lora_error *err)
 {
 	return lora__fail(err, LORA_INPUT, "'%s': damaged undo record: '%s': %s",
-			  lora__escape(way->store.files[0].path), lora__escape(tensor), what);
+			  lora__escape(way->store.files[0].file.path), lora__escape(tensor), what);
 }
 
 /* ---- is it the record of this model? ----------------------------------------------------------
@@ -31,7 +31,7 @@ static enum lora_status other_model(const struct lora_way_back *way, const char 
 				    struct lora_error *err)
 {
 	return lora__fail(err, LORA_NO, "'%s' is not the record of '%s': %s",
-			  lora__escape(way->store.files[0].path),
+			  lora__escape(way->store.files[0].file.path),
 			  lora__escape(way->plan.base->path), what);
 }
 
@@ -291,8 +291,8 @@ static enum lora_status read_head(struct lora_way_back *way, size_t f, struct lo
 	file->head = malloc(file->head_size + 1);
 	if (!file->head)
 		return lora__fail_memory(err);
-	status =
-	    lora__file_read(&way->store.files[0], head->begin, file->head, file->head_size, err);
+	status = lora__file_read(&way->store.files[0].file, head->begin, file->head,
+				 file->head_size, err);
 	if (!status)
 		status = lora__safetensors.head_size(
 		    &need, file->head,
@@ -390,7 +390,7 @@ enum lora_status lora__way_back_make(struct lora_way_back *way, struct lora_mode
 	way->plan.inputs = &way->input;
 	way->plan.input_count = 1;
 	way->plan.options = &way->options;
-	way->plan.record = status ? NULL : &way->store.files[0];
+	way->plan.record = status ? NULL : &way->store.files[0].file;
 	if (!status)
 		status = check_files(way, err);
 	if (!status)
