@@ -16,6 +16,7 @@
  *	unmerge.h   the ways back: undo records, and merges repeated from receipts
  *	container.h a file with every version of an adapter: pack, unpack, log, fsck, gc
  *	inspect.h   what is this path?
+ *	diff.h      what differs between two adapters or checkpoints, and does a merge explain it?
  *	cleanup.h   removing unfinished outputs before dying
  *
  * Ownership. (1) Who calls open or new calls close or free. (2) A `const T *` that is returned is
@@ -31,6 +32,7 @@
 #include <loractl/adapter.h>
 #include <loractl/cleanup.h>
 #include <loractl/container.h>
+#include <loractl/diff.h>
 #include <loractl/error.h>
 #include <loractl/inspect.h>
 #include <loractl/json.h>

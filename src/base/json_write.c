@@ -275,6 +275,11 @@ void lora__json_raw(struct lora_json_writer *writer, const char *token)
 		put_text(writer, token);
 }
 
+void lora_json_value(struct lora_json_writer *writer, const char *text)
+{
+	lora__json_raw(writer, text ? text : "null");
+}
+
 void lora_json_null(struct lora_json_writer *writer)
 {
 	lora__json_raw(writer, "null");

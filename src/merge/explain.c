@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* merge/explain.c - a checkpoint against the merge that should have made it.
+ *
+ * The plan of that merge is made once more and carried out block by block, into memory (merge/tile.h:
+ * the arithmetic is the merge's own), and every block is held against what the checkpoint has there.
+ * Bits that are the predicted ones need no more. Where they are not, another program may have
+ * merged: it sums in another order, or rounds the update before it is added. Then
+ *
+ *	[1] no element is more than an ulp away, of the larger of W and the prediction, since what is
+ *	    rounded is as large as those: a small W' may be the difference of two large numbers;
+ *	[2] the whole update is there. In 16 bits an update is often smaller than an ulp, so that [1]
+ *	    would let one pass that is 1 % too strong, or missing. But rounding is fair: over many
+ *	    elements what was changed, b, has the size of what should have been, a. k below is how much
+ *	    longer b is than a, as a share: <b-a, b+a> / 2 over |(b+a)/2|^2, which is symmetric, so that
+ *	    an element that was rounded the other way adds nothing. Its standard error follows from the
+ *	    same sums.
+ *
+ * What the plan does not touch has the base's bytes: the diff knows that already. */
+#include "adapter/diff.h"
+#include "base/error.h"
+#include "base/pool.h"
+#include "base/watch.h"
+#include "merge/plan.h"
+#include "merge/tile.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCK	      ((uint64_t)1 << 18) /* elements at a time */
+#define STRENGTH_SLIP 1e-3		  /* k below this is explained */
+#define SIGMAS	      5.0		  /* ... and so is one within so many standard errors of 0 */
+
+/* One tensor of the plan. */
+struct verdict {
+	const struct lora_item *item;
+	char *why; /* malloc'd; NULL: explained */
+	uint64_t different, far, first;
+	double along, size2, spread; /* sums of e*c, c^2, (e*c)^2; e = b - a, c = (b + a)/2 */
+};
+
+struct explain {
+	struct lora_plan *plan;
+	const struct lora_diff *diff;
+	const struct lora_model *merged;
+	struct verdict *verdicts;
+	size_t count;
+	struct lora_scratch *scratch; /* by worker */
+	unsigned workers;
+	struct lora_watch watch;
+};
+
+/* The elements of a block: W or NULL, what was predicted, what is there. */
+struct elements {
+	const uint8_t *w, *predicted, *found;
+	enum lora_dtype w_type, type;
+};
+
+static enum lora_status say(struct verdict *verdict, const char *why, struct lora_error *err)
+{
+	verdict->why = strdup(why);
+	return verdict->why ? LORA_OK : lora__fail_memory(err);
+}
+
+static bool is_far(const struct elements *e, size_t i, double w, double predicted, double found)
+{
+	double larger = fmax(fabs(w), fabs(predicted));
+
+	return lora__values_apart(e->predicted, e->found, e->type, i) > 1 &&
+	       !(fabs(found - predicted) <= lora__value_ulp(larger, e->type));
+}
+
+static void judge(struct verdict *v, const struct elements *e, uint64_t first, size_t n)
+{
+	size_t width = lora_dtype_bits(e->type) / 8;
+
+	for (size_t i = 0; i < n; i++) {
+		double w = e->w ? lora__value_at(e->w, e->w_type, i) : 0,
+		       predicted = lora__value_at(e->predicted, e->type, i),
+		       found = lora__value_at(e->found, e->type, i),
+		       middle = (found + predicted) / 2 - w, off = found - predicted;
+
+		v->size2 += middle * middle;
+		if (memcmp(e->predicted + i * width, e->found + i * width, width) == 0)
+			continue;
+		if (is_far(e, i, w, predicted, found) && v->far++ == 0)
+			v->first = first + i;
+		v->different++;
+		v->along += off * middle;
+		v->spread += off * middle * off * middle;
+	}
+}
+
+static enum lora_status look_at_block(struct explain *x, const struct lora_job *job,
+				      struct lora_block *block, struct verdict *verdict,
+				      unsigned worker, struct lora_error *err)
+{
+	const struct lora_tensor *found = lora_model_find(x->merged, job->name), *w = NULL;
+	size_t in = lora_dtype_bits(job->in_type) / 8, out = lora_dtype_bits(job->out_type) / 8,
+	       n = (size_t)block->count;
+	uint8_t *base = malloc(n * in + 1), *there = malloc(n * out + 1);
+	enum lora_status status = LORA_OK;
+
+	block->out = malloc(n * out + 1);
+	if (!base || !there || !block->out)
+		status = lora__fail_memory(err);
+	if (!status && job->source != LORA_NO_TENSOR) {
+		w = &x->plan->base->index.tensors[job->source];
+		block->w = base;
+		status =
+		    lora_model_read(x->plan->base, w, block->first * in, base, n * in, err);
+	}
+	if (!status)
+		status =
+		    lora_model_read(x->merged, found, block->first * out, there, n * out, err);
+	if (!status)
+		status = lora__block_compute(block, &x->scratch[worker], err);
+	if (!status)
+		judge(verdict,
+		      &(struct elements){w ? base : NULL, block->out, there, job->in_type,
+					 job->out_type},
+		      block->first, n);
+	free(base);
+	free(there);
+	free(block->out);
+	return status ? status : lora__watch_add(&x->watch, n * out, err);
+}
+
+/* All sums of a tensor are known [1] [2]. */
+static enum lora_status conclude(const struct lora_job *job, struct verdict *v,
+				 struct lora_error *err)
+{
+	char why[LORA_ERROR_SIZE];
+	double k = v->size2 > 0 ? v->along / v->size2 : 0,
+	       error = v->size2 > 0 ? sqrt(v->spread) / v->size2 : 0;
+
+	if (v->far) {
+		snprintf(why, sizeof(why),
+			 "%" PRIu64 " of %" PRIu64
+			 " elements are not what the adapter makes of them, [%" PRIu64 ", %" PRIu64
+			 "] is the first",
+			 v->far, job->elements, v->first / job->width, v->first % job->width);
+		return say(v, why, err);
+	}
+	if (!(fabs(k) <= fmax(STRENGTH_SLIP, SIGMAS * error))) {
+		snprintf(why, sizeof(why),
+			 "the update is %.2g %% %s than the adapter's, by %.0f standard errors",
+			 100 * fabs(k), k > 0 ? "larger" : "smaller", fabs(k) / error);
+		return say(v, why, err);
+	}
+	return LORA_OK;
+}
+
+static enum lora_status look_at_job(struct explain *x, struct lora_job *job,
+				    struct verdict *verdict, unsigned worker,
+				    struct lora_error *err)
+{
+	uint64_t step = job->width < BLOCK ? BLOCK / job->width * job->width : job->width;
+	struct lora_stats stats = {0};
+	enum lora_status status = lora__job_load(x->plan, job, err);
+
+	if (!status && job->dora)
+		status = lora__job_gain(x->plan, job, &x->scratch[worker], err);
+	for (uint64_t at = 0; at < job->elements && !status; at += step) {
+		struct lora_block block = {
+		    .plan = x->plan,
+		    .job = job,
+		    .first = at,
+		    .count = job->elements - at < step ? job->elements - at : step,
+		    .stats = &stats};
+
+		status = look_at_block(x, job, &block, verdict, worker, err);
+	}
+	lora__job_unload(job);
+	return status ? status : conclude(job, verdict, err);
+}
+
+/* Where bytes that have to be there come from. */
+struct origin {
+	const struct lora_tensor *tensor;
+	const struct lora_adapter *adapter; /* or NULL: the base's */
+};
+
+static enum lora_status read_origin(const struct explain *x, struct origin from, uint64_t at,
+				    void *out, size_t n, struct lora_error *err)
+{
+	if (!from.adapter)
+		return lora_model_read(x->plan->base, from.tensor, at, out, n, err);
+	return lora__file_read(&from.adapter->files[from.tensor->file], from.tensor->begin + at,
+			       out, n, err);
+}
+
+static enum lora_status look_at_bytes(const struct explain *x, struct origin from,
+				      const struct lora_tensor *found, struct verdict *verdict,
+				      struct lora_error *err)
+{
+	uint8_t *a = malloc(BLOCK), *b = malloc(BLOCK);
+	bool same = from.tensor->size == found->size && from.tensor->dtype == found->dtype;
+	enum lora_status status = a && b ? LORA_OK : lora__fail_memory(err);
+
+	for (uint64_t at = 0; at < found->size && same && !status; at += BLOCK) {
+		size_t n = found->size - at < BLOCK ? (size_t)(found->size - at) : (size_t)BLOCK;
+
+		status = read_origin(x, from, at, a, n, err);
+		if (!status)
+			status = lora_model_read(x->merged, found, at, b, n, err);
+		same = same && (status || memcmp(a, b, n) == 0);
+	}
+	free(a);
+	free(b);
+	if (!status && !same)
+		return say(verdict,
+			   from.adapter ? "it is not the tensor that the adapter puts there"
+					: "it is not the tensor that it was tied to",
+			   err);
+	return status;
+}
+
+static bool has_shape(const struct lora_tensor *t, const struct lora_job *job)
+{
+	return t->ndim == job->ndim &&
+	       memcmp(t->shape, job->shape, job->ndim * sizeof(job->shape[0])) == 0;
+}
+
+/* A replacement of a type that is not computed with: the adapter's bytes. */
+static struct origin raw_origin(const struct lora_plan *plan, const struct lora_job *job)
+{
+	const struct lora_adapter *adapter = plan->inputs[job->replace->adapter].adapter;
+
+	return (struct origin){&adapter->index.tensors[job->replace->edit->dense.tensor], adapter};
+}
+
+static enum lora_status look_at_item(void *user, size_t i, unsigned worker, struct lora_error *err)
+{
+	struct explain *x = user;
+	struct verdict *verdict = &x->verdicts[i];
+	struct lora_job *job = verdict->item->job;
+	const struct lora_tensor *found = lora_model_find(x->merged, verdict->item->name);
+
+	if (!found)
+		return say(verdict, "it is not in the merged model", err);
+	if (!job && strcmp(verdict->item->base->name, verdict->item->name) != 0) /* a split tie */
+		return look_at_bytes(x, (struct origin){verdict->item->base, NULL}, found, verdict,
+				     err);
+	if (!job)
+		return LORA_OK;
+	if (!has_shape(found, job))
+		return say(verdict, "it does not have the shape that the merge gives it", err);
+	if (job->raw)
+		return look_at_bytes(x, raw_origin(x->plan, job), found, verdict, err);
+	if (!lora__values_known(found->dtype))
+		return say(verdict, "it has a type that is not computed with", err);
+	job->out_type = found->dtype;
+	return look_at_job(x, job, verdict, worker, err);
+}
+
+/* Bytes that changed without an edit: the diff's list, less the plan's. */
+static enum lora_status look_at_rest(struct explain *x, struct lora_map *items,
+				     struct lora_error *err)
+{
+	enum lora_status status = LORA_OK;
+
+	for (size_t i = 0; i < x->diff->tensor_count && !status; i++) {
+		const char *name = x->diff->tensors[i].name;
+		uint32_t at = lora__map_find(items, name, strlen(name));
+
+		if (at != UINT32_MAX && !x->verdicts[at].item->job && !x->verdicts[at].why)
+			status = say(&x->verdicts[at],
+				     "it changed, and no adapter touches it", err);
+	}
+	return status;
+}
+
+static enum lora_status list_items(struct explain *x, struct lora_map *items, uint64_t *bytes,
+				   struct lora_error *err)
+{
+	const struct lora_plan *plan = x->plan;
+	enum lora_status status = LORA_OK;
+	size_t count = 0;
+	bool present;
+
+	for (size_t f = 0; f < plan->file_count; f++)
+		count += plan->files[f].item_count;
+	x->verdicts = calloc(count + 1, sizeof(*x->verdicts));
+	if (!x->verdicts)
+		return lora__fail_memory(err);
+	for (size_t f = 0; f < plan->file_count; f++)
+		for (size_t i = 0; i < plan->files[f].item_count && !status; i++) {
+			const struct lora_item *item = &plan->files[f].items[i];
+
+			*bytes += item->job ? item->size : 0;
+			status = lora__map_add(items, item->name, strlen(item->name),
+					       (uint32_t)x->count, &present, err);
+			x->verdicts[x->count++].item = item;
+		}
+	return status;
+}
+
+/* Everything is known: the explanation, into the diff's arena. */
+static enum lora_status tell(const struct explain *x, struct lora_diff *diff,
+			     const struct lora_map *items, struct lora_error *err)
+{
+	struct lora_explanation *out = &diff->explanation;
+	struct lora_unexplained *list =
+	    lora__arena_array(&diff->arena, x->count + diff->added.count + 1, sizeof(*list));
+	size_t at = 0;
+
+	if (!list)
+		return lora__fail_memory(err);
+	memset(out, 0, sizeof(*out));
+	for (size_t i = 0; i < x->count; i++) {
+		const struct verdict *v = &x->verdicts[i];
+
+		if (v->why)
+			list[at++] = (struct lora_unexplained){v->item->name, v->why};
+		else if (v->item->job)
+			*(v->different ? &out->rounded : &out->exact) += 1;
+	}
+	for (size_t i = 0; i < diff->added.count; i++)
+		if (lora__map_find(items, diff->added.name[i], strlen(diff->added.name[i])) ==
+		    UINT32_MAX)
+			list[at++] = (struct lora_unexplained){
+			    diff->added.name[i], "it is new, and no adapter brings it"};
+	for (size_t i = 0; i < at; i++) {
+		list[i].name =
+		    lora__arena_copy(&diff->arena, list[i].name, strlen(list[i].name));
+		list[i].why = lora__arena_copy(&diff->arena, list[i].why, strlen(list[i].why));
+		if (!list[i].name || !list[i].why)
+			return lora__fail_memory(err);
+	}
+	out->unexplained = list;
+	out->unexplained_count = at;
+	out->explained = at == 0;
+	diff->has_explanation = true;
+	return LORA_OK;
+}
+
+static enum lora_status look(struct explain *x, struct lora_diff *diff, struct lora_error *err)
+{
+	struct lora_map items = {0};
+	uint64_t bytes = 0;
+	enum lora_status status = lora__plan_make(x->plan, err);
+
+	if (!status)
+		status = list_items(x, &items, &bytes, err);
+	x->scratch = calloc(x->workers, sizeof(*x->scratch));
+	if (!status && !x->scratch)
+		status = lora__fail_memory(err);
+	for (unsigned w = 0; w < x->workers && !status; w++)
+		status = lora__scratch_init(&x->scratch[w], err);
+	lora__watch_init(&x->watch, x->plan->observer, "explain", bytes);
+	if (!status)
+		status = lora__parallel(x->workers, x->count, look_at_item, x, err);
+	lora__watch_fini(&x->watch);
+	if (!status)
+		status = look_at_rest(x, &items, err);
+	if (!status)
+		status = tell(x, diff, &items, err);
+	for (unsigned w = 0; x->scratch && w < x->workers; w++)
+		lora__scratch_fini(&x->scratch[w]);
+	for (size_t i = 0; i < x->count; i++)
+		free(x->verdicts[i].why);
+	free(x->scratch);
+	free(x->verdicts);
+	lora__map_fini(&items);
+	return status;
+}
+
+/* The plan's notes tell what a merge writes: nothing is written here. */
+static void pass_problems(void *user, enum lora_note_level level, const char *line)
+{
+	const struct lora_observer *observer = user;
+
+	if (level == LORA_NOTE_PROBLEM)
+		lora__note(observer, level, "%s", line);
+}
+
+static int pass_progress(void *user, const struct lora_progress *progress)
+{
+	const struct lora_observer *observer = user;
+
+	return observer && observer->progress ? observer->progress(observer->user, progress) : 0;
+}
+
+enum lora_status lora_diff_explain(struct lora_diff *diff, struct lora_model *base,
+				   const struct lora_model *merged,
+				   const struct lora_merge_input *inputs, size_t count,
+				   const struct lora_diff_options *options,
+				   const struct lora_observer *observer, struct lora_error *err)
+{
+	struct lora_merge_options merge = LORA_MERGE_OPTIONS_INIT;
+	struct lora_observer quiet = {(void *)(uintptr_t)observer, pass_problems, pass_progress};
+	struct lora_plan plan = {.base = base,
+				 .inputs = inputs,
+				 .input_count = count,
+				 .options = &merge,
+				 .observer = &quiet,
+				 .split_source = LORA_NO_TENSOR};
+	struct explain x = {.plan = &plan, .diff = diff, .merged = merged};
+	enum lora_status status;
+
+	if (options->size != sizeof(*options))
+		return lora__fail(err, LORA_USAGE, "lora_diff_options: size %zu, not %zu",
+				  options->size, sizeof(*options));
+	for (size_t a = 0; a < count; a++)
+		if (!isfinite(inputs[a].weight))
+			return lora__fail(err, LORA_USAGE, "weight of adapter '%s' is not finite",
+					  lora__escape(inputs[a].adapter->name));
+	x.workers = options->threads ? options->threads : lora__cores();
+	merge.threads = x.workers;
+	merge.dry_run = true;
+	status = look(&x, diff, err);
+	lora__plan_fini(&plan);
+	return status;
+}
