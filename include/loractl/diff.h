@@ -23,11 +23,12 @@ struct lora_diff; /* owns all that its accessors return */
 struct lora_diff_options {
 	size_t size;	  /* sizeof(struct lora_diff_options) */
 	unsigned threads; /* 0: every core this process may use */
+	bool exact;	  /* lora_diff_explain: the bits of our own merge, nothing near them */
 };
 
 #define LORA_DIFF_OPTIONS_INIT                                                                     \
 	{                                                                                          \
-		sizeof(struct lora_diff_options), 0                                                \
+		sizeof(struct lora_diff_options), 0, false                                              \
 	}
 
 /* One member of the configs that is not the same, whatever the order of members; objects are
@@ -153,11 +154,13 @@ struct lora_explanation {
  * adapted tensor is computed again, in the type that merged has it in (of F32, F16, BF16), and
  * accounted for
  *
- *	exactly, if all bits are the predicted ones; or
- *	as another program's merge, if (1) no element is farther from the prediction than one unit in
- *	the last place of the larger of W and the prediction, and (2) the update is there at its
- *	full strength: with a what the prediction changed and b what was changed,
- *	k = sum (b-a)(b+a)/2 / sum ((b+a)/2)^2 is below 1e-3, or below five of its standard errors.
+ *	exactly, if all bits are the predicted ones; or, unless options->exact is set,
+ *	as another program's merge, if (1) every element is as near to the value v before rounding as
+ *	rounding allows: half an ulp of the larger of |W| and |v|, and 1.5 ulp of v - W, for an
+ *	update that was itself rounded on its way, together at most one ulp (in F32 one ulp); and
+ *	(2) the update is there at its full strength: with a what the prediction changed and b what
+ *	was changed, k = sum (b-a)(b+a)/2 / sum ((b+a)/2)^2 is below 1e-3, or below five of its
+ *	standard errors.
  *
  * All other tensors have to have the base's bytes. LORA_INPUT if an adapter does not fit the base.
  * The explanation belongs to the diff. */

@@ -16,6 +16,7 @@ struct diff_args {
 struct opened {
 	struct lora_model *model[2];
 	struct lora_adapter *adapter[2];
+	bool ours; /* Y has our receipt: it says that it is our merge */
 	struct lora_merge_input *inputs; /* the adapters that shall explain */
 	size_t input_count;
 };
@@ -41,6 +42,7 @@ static enum lora_status open_one(const struct cmd_ctx *ctx, struct opened *opene
 	options.allow_mutated_base = true; /* looking harms nobody */
 	if (status)
 		return status;
+	opened->ours = kind == LORA_KIND_MERGED; /* of the last, Y */
 	if (kind == LORA_KIND_BASE || kind == LORA_KIND_MERGED)
 		return lora_model_open(&opened->model[i], path, err);
 	return lora_adapter_open(&opened->adapter[i], path, &options, ctx->observer, err);
@@ -102,6 +104,7 @@ static enum lora_status compare(const struct cmd_ctx *ctx, const struct opened *
 	enum lora_status status;
 
 	options.threads = ctx->threads;
+	options.exact = opened->ours;
 	if (opened->adapter[0])
 		return lora_diff_adapters(diff, opened->adapter[0], opened->adapter[1], &options,
 					  ctx->observer, err);
@@ -143,7 +146,7 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 {
 	const struct diff_args *args = arguments;
 	struct lora_error err = LORA_ERROR_INIT;
-	struct opened opened = {{NULL, NULL}, {NULL, NULL}, NULL, 0};
+	struct opened opened = {.input_count = 0};
 	struct lora_diff *diff = NULL;
 	enum lora_status status = open_all(ctx, &opened, paths, count, &err);
 	bool adapters = opened.adapter[0] != NULL, yes = false;

@@ -6,14 +6,20 @@
  * Bits that are the predicted ones need no more. Where they are not, another program may have
  * merged: it sums in another order, or rounds the update before it is added. Then
  *
- *	[1] no element is more than an ulp away, of the larger of W and the prediction, since what is
- *	    rounded is as large as those: a small W' may be the difference of two large numbers;
+ *	[1] every element is what an honest sum can be rounded to: from the exact value it is no
+ *	    farther than half an ulp, of the larger of W and the sum (a small W' may be the difference of
+ *	    two large numbers), and what the update loses if it is itself rounded before, three
+ *	    times half an ulp of the update at most (the product, the scaled product, the sum). Less than
+ *	    one ulp for most: a flipped last bit is seen. In F32 the value at hand is itself rounded,
+ *	    and one whole ulp is granted;
  *	[2] the whole update is there. In 16 bits an update is often smaller than an ulp, so that [1]
  *	    would let one pass that is 1 % too strong, or missing. But rounding is fair: over many
  *	    elements what was changed, b, has the size of what should have been, a. k below is how much
  *	    longer b is than a, as a share: <b-a, b+a> / 2 over |(b+a)/2|^2, which is symmetric, so that
  *	    an element that was rounded the other way adds nothing. Its standard error follows from the
  *	    same sums.
+ *
+ * A checkpoint that says that it is our merge has to have the predicted bits.
  *
  * What the plan does not touch has the base's bytes: the diff knows that already. */
 #include "adapter/diff.h"
@@ -36,9 +42,11 @@
 /* One tensor of the plan. */
 struct verdict {
 	const struct lora_item *item;
+	enum lora_dtype type; /* of what was found */
 	char *why; /* malloc'd; NULL: explained */
 	uint64_t different, far, first;
 	double along, size2, spread; /* sums of e*c, c^2, (e*c)^2; e = b - a, c = (b + a)/2 */
+	bool exact;		     /* nothing but the bits will do */
 };
 
 struct explain {
@@ -49,13 +57,19 @@ struct explain {
 	size_t count;
 	struct lora_scratch *scratch; /* by worker */
 	unsigned workers;
+	bool exact;
 	struct lora_watch watch;
 };
 
-/* The elements of a block: W or NULL, what was predicted, what is there. */
+/* The elements of a block: W or NULL, their values before rounding, what they are rounded to, what is
+ * there. */
 struct elements {
-	const uint8_t *w, *predicted, *found;
-	enum lora_dtype w_type, type;
+	const uint8_t *w;
+	enum lora_dtype w_type;
+	const float *value;
+	uint8_t *predicted;
+	const uint8_t *found;
+	enum lora_dtype type;
 };
 
 static enum lora_status say(struct verdict *verdict, const char *why, struct lora_error *err)
@@ -64,12 +78,14 @@ static enum lora_status say(struct verdict *verdict, const char *why, struct lor
 	return verdict->why ? LORA_OK : lora__fail_memory(err);
 }
 
-static bool is_far(const struct elements *e, size_t i, double w, double predicted, double found)
+/* [1] */
+static bool is_far(double w, double value, double found, enum lora_dtype type)
 {
-	double larger = fmax(fabs(w), fabs(predicted));
+	double ulp = lora__value_ulp(fmax(fabs(w), fabs(value)), type), most = ulp;
 
-	return lora__values_apart(e->predicted, e->found, e->type, i) > 1 &&
-	       !(fabs(found - predicted) <= lora__value_ulp(larger, e->type));
+	if (type != LORA_DTYPE_F32)
+		most = fmin(ulp, ulp / 2 + 1.5 * lora__value_ulp(value - w, type));
+	return !(fabs(found - value) <= most);
 }
 
 static void judge(struct verdict *v, const struct elements *e, uint64_t first, size_t n)
@@ -85,7 +101,7 @@ static void judge(struct verdict *v, const struct elements *e, uint64_t first, s
 		v->size2 += middle * middle;
 		if (memcmp(e->predicted + i * width, e->found + i * width, width) == 0)
 			continue;
-		if (is_far(e, i, w, predicted, found) && v->far++ == 0)
+		if ((v->exact || is_far(w, (double)e->value[i], found, e->type)) && v->far++ == 0)
 			v->first = first + i;
 		v->different++;
 		v->along += off * middle;
@@ -93,39 +109,57 @@ static void judge(struct verdict *v, const struct elements *e, uint64_t first, s
 	}
 }
 
+static enum lora_status narrow(const struct elements *e, size_t n, struct lora_error *err)
+{
+	const struct lora_kern *kern = lora__kern(err);
+
+	if (!kern)
+		return LORA_USAGE;
+	if (e->type == LORA_DTYPE_F32)
+		memcpy(e->predicted, e->value, n * sizeof(float));
+	else if (e->type == LORA_DTYPE_F16)
+		kern->narrow_f16((uint16_t *)(void *)e->predicted, e->value, n);
+	else
+		kern->narrow_bf16((uint16_t *)(void *)e->predicted, e->value, n);
+	return LORA_OK;
+}
+
+/* The job's output type is F32 here: its values before the last rounding. */
 static enum lora_status look_at_block(struct explain *x, const struct lora_job *job,
 				      struct lora_block *block, struct verdict *verdict,
 				      unsigned worker, struct lora_error *err)
 {
-	const struct lora_tensor *found = lora_model_find(x->merged, job->name), *w = NULL;
-	size_t in = lora_dtype_bits(job->in_type) / 8, out = lora_dtype_bits(job->out_type) / 8,
+	const struct lora_tensor *found = lora_model_find(x->merged, job->name);
+	size_t in = lora_dtype_bits(job->in_type) / 8, out = lora_dtype_bits(verdict->type) / 8,
 	       n = (size_t)block->count;
-	uint8_t *base = malloc(n * in + 1), *there = malloc(n * out + 1);
-	enum lora_status status = LORA_OK;
+	bool has_base = job->source != LORA_NO_TENSOR;
+	uint8_t *w = malloc(n * in + 1), *there = malloc(n * out + 1),
+		*predicted = malloc(n * out + 1);
+	float *value = malloc(n * sizeof(float) + 1);
+	struct elements elements = {has_base ? w : NULL, job->in_type, value,
+				    predicted,		 there,	       verdict->type};
+	enum lora_status status = w && there && predicted && value ? LORA_OK : lora__fail_memory(err);
 
-	block->out = malloc(n * out + 1);
-	if (!base || !there || !block->out)
-		status = lora__fail_memory(err);
-	if (!status && job->source != LORA_NO_TENSOR) {
-		w = &x->plan->base->index.tensors[job->source];
-		block->w = base;
-		status =
-		    lora_model_read(x->plan->base, w, block->first * in, base, n * in, err);
-	}
+	block->w = elements.w;
+	block->out = (uint8_t *)value;
+	if (!status && has_base)
+		status = lora_model_read(x->plan->base,
+					 &x->plan->base->index.tensors[job->source],
+					 block->first * in, w, n * in, err);
 	if (!status)
 		status =
 		    lora_model_read(x->merged, found, block->first * out, there, n * out, err);
 	if (!status)
 		status = lora__block_compute(block, &x->scratch[worker], err);
 	if (!status)
-		judge(verdict,
-		      &(struct elements){w ? base : NULL, block->out, there, job->in_type,
-					 job->out_type},
-		      block->first, n);
-	free(base);
+		status = narrow(&elements, n, err);
+	if (!status)
+		judge(verdict, &elements, block->first, n);
+	free(w);
 	free(there);
-	free(block->out);
-	return status ? status : lora__watch_add(&x->watch, n * out, err);
+	free(predicted);
+	free(value);
+	return status ? status : lora__watch_add(&x->watch, n * in, err);
 }
 
 /* All sums of a tensor are known [1] [2]. */
@@ -252,7 +286,9 @@ static enum lora_status look_at_item(void *user, size_t i, unsigned worker, stru
 		return look_at_bytes(x, raw_origin(x->plan, job), found, verdict, err);
 	if (!lora__values_known(found->dtype))
 		return say(verdict, "it has a type that is not computed with", err);
-	job->out_type = found->dtype;
+	verdict->type = found->dtype;
+	verdict->exact = x->exact;
+	job->out_type = LORA_DTYPE_F32;
 	return look_at_job(x, job, verdict, worker, err);
 }
 
@@ -290,7 +326,8 @@ static enum lora_status list_items(struct explain *x, struct lora_map *items, ui
 		for (size_t i = 0; i < plan->files[f].item_count && !status; i++) {
 			const struct lora_item *item = &plan->files[f].items[i];
 
-			*bytes += item->job ? item->size : 0;
+			if (item->job)
+				*bytes += item->job->elements * lora_dtype_bits(item->job->in_type) / 8;
 			status = lora__map_add(items, item->name, strlen(item->name),
 					       (uint32_t)x->count, &present, err);
 			x->verdicts[x->count++].item = item;
@@ -408,6 +445,7 @@ enum lora_status lora_diff_explain(struct lora_diff *diff, struct lora_model *ba
 		if (!isfinite(inputs[a].weight))
 			return lora__fail(err, LORA_USAGE, "weight of adapter '%s' is not finite",
 					  lora__escape(inputs[a].adapter->name));
+	x.exact = options->exact;
 	x.workers = options->threads ? options->threads : lora__cores();
 	merge.threads = x.workers;
 	merge.dry_run = true;
