@@ -156,11 +156,11 @@ struct lora_explanation {
  *
  *	exactly, if all bits are the predicted ones; or, unless options->exact is set,
  *	as another program's merge, if (1) every element is as near to the value v before rounding as
- *	rounding allows: half an ulp of the larger of |W| and |v|, and 1.5 ulp of v - W, for an
- *	update that was itself rounded on its way, together at most one ulp (in F32 one ulp); and
- *	(2) the update is there at its full strength: with a what the prediction changed and b what
- *	was changed, k = sum (b-a)(b+a)/2 / sum ((b+a)/2)^2 is below 1e-3, or below five of its
- *	standard errors.
+ *	rounding allows: half an ulp of the largest of |W|, |v| and |W'|; 1.5 ulp of v - W, for an
+ *	update that was itself rounded on its way; and 2^-23 (r + 3) s |B_i||A_j| (a row's and a
+ *	column's norm), for another order of summation; and (2) the update is there at its full
+ *	strength: with a what the prediction changed and b what was changed,
+ *	k = sum (b-a)(b+a)/2 / sum ((b+a)/2)^2 is below 1e-3, or below five of its standard errors.
  *
  * All other tensors have to have the base's bytes. LORA_INPUT if an adapter does not fit the base.
  * The explanation belongs to the diff. */

@@ -6,12 +6,13 @@
  * Bits that are the predicted ones need no more. Where they are not, another program may have
  * merged: it sums in another order, or rounds the update before it is added. Then
  *
- *	[1] every element is what an honest sum can be rounded to: from the exact value it is no
- *	    farther than half an ulp, of the larger of W and the sum (a small W' may be the difference of
- *	    two large numbers), and what the update loses if it is itself rounded before, three
- *	    times half an ulp of the update at most (the product, the scaled product, the sum). Less than
- *	    one ulp for most: a flipped last bit is seen. In F32 the value at hand is itself rounded,
- *	    and one whole ulp is granted;
+ *	[1] every element is what an honest sum can be rounded to. It may be off by half an ulp (of the
+ *	    largest of W, the sum and what is there: a small W' may be the difference of two large
+ *	    numbers); by 1.5 ulp of the update, if that is rounded to the type before it is added
+ *	    (the product, the scaled product: 1 ulp; the update: 1/2); and by what the order of
+ *	    summation in f32 does: (r + 3) 2^-24 s sum_k |B_ik||A_kj| on either side (Higham 2002,
+ *	    section 3.1), which by Cauchy and Schwarz is at most that of the norms of a row and a
+ *	    column. In 16 bits that is hardly more than half an ulp: a flipped last bit is seen;
  *	[2] the whole update is there. In 16 bits an update is often smaller than an ulp, so that [1]
  *	    would let one pass that is 1 % too strong, or missing. But rounding is fair: over many
  *	    elements what was changed, b, has the size of what should have been, a. k below is how much
@@ -45,6 +46,7 @@ struct verdict {
 	enum lora_dtype type; /* of what was found */
 	char *why; /* malloc'd; NULL: explained */
 	uint64_t different, far, first;
+	double *by_row, *by_column; /* what f32 may lose at [i, j]: their product */
 	double along, size2, spread; /* sums of e*c, c^2, (e*c)^2; e = b - a, c = (b + a)/2 */
 	bool exact;		     /* nothing but the bits will do */
 };
@@ -79,12 +81,14 @@ static enum lora_status say(struct verdict *verdict, const char *why, struct lor
 }
 
 /* [1] */
-static bool is_far(double w, double value, double found, enum lora_dtype type)
+static bool is_far(const struct verdict *v, uint64_t at, double w, double value, double found)
 {
-	double ulp = lora__value_ulp(fmax(fabs(w), fabs(value)), type), most = ulp;
+	uint64_t width = v->item->job->width;
+	double largest = fmax(fmax(fabs(w), fabs(value)), fabs(found)),
+	       most = lora__value_ulp(largest, v->type) / 2 +
+		      1.5 * lora__value_ulp(value - w, v->type) +
+		      v->by_row[at / width] * v->by_column[at % width];
 
-	if (type != LORA_DTYPE_F32)
-		most = fmin(ulp, ulp / 2 + 1.5 * lora__value_ulp(value - w, type));
 	return !(fabs(found - value) <= most);
 }
 
@@ -101,7 +105,7 @@ static void judge(struct verdict *v, const struct elements *e, uint64_t first, s
 		v->size2 += middle * middle;
 		if (memcmp(e->predicted + i * width, e->found + i * width, width) == 0)
 			continue;
-		if ((v->exact || is_far(w, (double)e->value[i], found, e->type)) && v->far++ == 0)
+		if ((v->exact || is_far(v, first + i, w, (double)e->value[i], found)) && v->far++ == 0)
 			v->first = first + i;
 		v->different++;
 		v->along += off * middle;
@@ -187,6 +191,56 @@ static enum lora_status conclude(const struct lora_job *job, struct verdict *v,
 	return LORA_OK;
 }
 
+/* Adds the squares of a factor's rows, or columns. */
+static enum lora_status add_squares(const struct lora_adapter *adapter,
+				    const struct lora_view *view, bool columns, double *squares,
+				    struct lora_error *err)
+{
+	float *line = malloc((size_t)view->cols * sizeof(float) + 1);
+	enum lora_status status = line ? LORA_OK : lora__fail_memory(err);
+
+	for (uint64_t i = 0; i < view->rows && !status; i++) {
+		status = lora__view_read(adapter, view, i, 1, line, err);
+		for (uint64_t j = 0; j < view->cols && !status; j++)
+			squares[columns ? j : i] += (double)line[j] * (double)line[j];
+	}
+	free(line);
+	return status;
+}
+
+/* Of all products, each counted as if it covered its rows and columns alone, in the squares of the
+ * norms; several add up as (sum_p a_p b_p)^2 <= sum_p a_p^2 sum_p b_p^2. */
+static enum lora_status find_losses(const struct explain *x, const struct lora_job *job,
+				    struct verdict *v, struct lora_error *err)
+{
+	const struct lora_part *parts = job->dora ? job->dora : job->adds;
+	size_t count = job->dora ? 1 : job->add_count;
+	double terms = 0;
+	enum lora_status status = LORA_OK;
+
+	v->by_row = calloc((size_t)job->height + 1, sizeof(double));
+	v->by_column = calloc((size_t)job->width + 1, sizeof(double));
+	if (!v->by_row || !v->by_column)
+		return lora__fail_memory(err);
+	for (size_t p = 0; p < count && !status; p++) {
+		const struct lora_edit *edit = parts[p].edit;
+		const struct lora_adapter *adapter = x->plan->inputs[parts[p].adapter].adapter;
+
+		if (edit->kind == LORA_EDIT_ADD_DENSE)
+			continue;
+		terms = fmax(terms, fabs((double)parts[p].s) * (double)(edit->left.cols + 3));
+		status = add_squares(adapter, &edit->left, false, v->by_row + edit->row0, err);
+		if (!status)
+			status = add_squares(adapter, &edit->right, true,
+					     v->by_column + edit->col0, err);
+	}
+	for (uint64_t i = 0; i < job->height; i++)
+		v->by_row[i] = 2 * 0x1p-24 * terms * sqrt(v->by_row[i]);
+	for (uint64_t j = 0; j < job->width; j++)
+		v->by_column[j] = sqrt(v->by_column[j]);
+	return status;
+}
+
 static enum lora_status look_at_job(struct explain *x, struct lora_job *job,
 				    struct verdict *verdict, unsigned worker,
 				    struct lora_error *err)
@@ -195,6 +249,8 @@ static enum lora_status look_at_job(struct explain *x, struct lora_job *job,
 	struct lora_stats stats = {0};
 	enum lora_status status = lora__job_load(x->plan, job, err);
 
+	if (!status)
+		status = find_losses(x, job, verdict, err);
 	if (!status && job->dora)
 		status = lora__job_gain(x->plan, job, &x->scratch[worker], err);
 	for (uint64_t at = 0; at < job->elements && !status; at += step) {
@@ -208,6 +264,9 @@ static enum lora_status look_at_job(struct explain *x, struct lora_job *job,
 		status = look_at_block(x, job, &block, verdict, worker, err);
 	}
 	lora__job_unload(job);
+	free(verdict->by_row);
+	free(verdict->by_column);
+	verdict->by_row = verdict->by_column = NULL;
 	return status ? status : conclude(job, verdict, err);
 }
 
