@@ -23,12 +23,14 @@ struct lora_diff; /* owns all that its accessors return */
 struct lora_diff_options {
 	size_t size;	  /* sizeof(struct lora_diff_options) */
 	unsigned threads; /* 0: every core this process may use */
-	bool exact;	  /* lora_diff_explain: the bits of our own merge, nothing near them */
+	/* lora_diff_explain */
+	bool exact;	      /* the bits of our own merge, nothing near them */
+	bool allow_unmatched; /* leave out adapter tensors without a place, as the merge did */
 };
 
 #define LORA_DIFF_OPTIONS_INIT                                                                     \
 	{                                                                                          \
-		sizeof(struct lora_diff_options), 0, false                                              \
+		sizeof(struct lora_diff_options), 0, false, false                                  \
 	}
 
 /* One member of the configs that is not the same, whatever the order of members; objects are
@@ -79,12 +81,12 @@ struct lora_tensor_difference {
 	enum lora_dtype dtype_x, dtype_y;
 	bool reshaped; /* other shapes: nothing below is known but `elements`, which are X's */
 	uint64_t elements;
-	uint64_t changed; /* elements with another value; -0 equals +0 */
-	bool has_ulp;	  /* one type on both sides, F32, F16 or BF16 */
-	uint64_t max_ulp; /* values of that type from one to the other, at most */
+	uint64_t changed;     /* elements with another value; -0 equals +0 */
+	bool has_ulp;	      /* one type on both sides, F32, F16 or BF16 */
+	uint64_t max_ulp;     /* values of that type from one to the other, at most */
 	double relative_norm; /* |Y - X| / |X| */
-	/* How many singular values of Y - X, seen as [shape[0], the rest] (a vector as one row), are
-	 * above `threshold`:
+	/* How many singular values of Y - X, seen as [shape[0], the rest] (a vector as one row),
+	 *are above `threshold`:
 	 *
 	 *	v_ij      = ulp(Y_ij)^2 / 12	variance of rounding to nearest; in rows and columns
 	 *			without a changed element 0
@@ -150,22 +152,20 @@ struct lora_explanation {
 	const struct lora_unexplained *unexplained;
 };
 
-/* Is `merged` the merge of these adapters into `base`? `diff` is that of base and merged. Every
- * adapted tensor is computed again, in the type that merged has it in (of F32, F16, BF16), and
- * accounted for
+/* Is Y of `diff` the merge of these adapters into its X, `base`? Both are still open. Every adapted
+ * tensor is computed again, in the type that Y has it in (of F32, F16, BF16), and accounted for
  *
  *	exactly, if all bits are the predicted ones; or, unless options->exact is set,
- *	as another program's merge, if (1) every element is as near to the value v before rounding as
- *	rounding allows: half an ulp of the largest of |W|, |v| and |W'|; 1.5 ulp of v - W, for an
+ *	as another program's merge, if (1) every element is as near to the value v before rounding
+ *as rounding allows: half an ulp of the largest of |W|, |v| and |W'|; 1.5 ulp of v - W, for an
  *	update that was itself rounded on its way; and 2^-23 (r + 3) s |B_i||A_j| (a row's and a
  *	column's norm), for another order of summation; and (2) the update is there at its full
  *	strength: with a what the prediction changed and b what was changed,
  *	k = sum (b-a)(b+a)/2 / sum ((b+a)/2)^2 is below 1e-3, or below five of its standard errors.
  *
- * All other tensors have to have the base's bytes. LORA_INPUT if an adapter does not fit the base.
- * The explanation belongs to the diff. */
+ * All other tensors have to have the base's bytes. LORA_INPUT if an adapter does not fit the base,
+ * LORA_USAGE if `base` is not X. The explanation belongs to the diff. */
 LORA_API enum lora_status lora_diff_explain(struct lora_diff *diff, struct lora_model *base,
-					    const struct lora_model *merged,
 					    const struct lora_merge_input *inputs, size_t count,
 					    const struct lora_diff_options *options,
 					    const struct lora_observer *observer,

@@ -45,7 +45,8 @@ LORA_API void lora_json_int(struct lora_json_writer *writer, int64_t value);
 LORA_API void lora_json_double(struct lora_json_writer *writer, double value);
 LORA_API void lora_json_bool(struct lora_json_writer *writer, bool value);
 LORA_API void lora_json_null(struct lora_json_writer *writer);
-/* A value that is JSON already: `text` is put there as it is, unchecked. NULL is written as null. */
+/* A value that is JSON already: `text` is put there as it is, unchecked. NULL is written as null.
+ */
 LORA_API void lora_json_value(struct lora_json_writer *writer, const char *text);
 LORA_API void lora_json_sha256(struct lora_json_writer *writer, const struct lora_sha256 *digest);
 

@@ -145,8 +145,7 @@ static enum lora_status compare_tensors(struct lora_diff *diff, const struct lor
 		status = list_missing(diff, &diff->added, y, x, in_x, err);
 	for (size_t i = 0; i < x->index.count && !status; i++) {
 		const struct lora_tensor *a = &x->index.tensors[i],
-					 *b =
-					     lora__index_find(&y->index, a->name, strlen(a->name));
+					 *b = lora__index_find(&y->index, a->name, strlen(a->name));
 
 		if (b)
 			status = compare_tensor(diff, x, a, y, b, err);

@@ -24,6 +24,7 @@ struct lora_names {
 
 struct lora_diff {
 	struct lora_arena arena;
+	const struct lora_model *x, *y; /* of two checkpoints; borrowed */
 	bool same, equivalent;
 	struct lora_config_difference *config; /* malloc'd */
 	size_t config_count, config_room;
@@ -87,7 +88,8 @@ void lora__values_compare(const void *x, enum lora_dtype x_type, const void *y,
 /* Two values of one type: how many steps through all its values lie between. */
 uint64_t lora__values_apart(const void *x, const void *y, enum lora_dtype type, size_t i);
 
-/* The rank of y - x into out's fields. Both have known types, one shape and a norm that is finite. */
+/* The rank of y - x into out's fields. Both have known types, one shape and a norm that is finite.
+ */
 enum lora_status lora__diff_rank(const struct lora_model *model_x, const struct lora_tensor *x,
 				 const struct lora_model *model_y, const struct lora_tensor *y,
 				 struct lora_tensor_difference *out, struct lora_error *err);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* adapter/diff_models.c - two checkpoints, tensor by tensor.
  *
- *	1. which		pieces of tensors of one name, type and shape are compared as bytes, on
- *				all threads; the first piece that differs ends its tensor
+ *	1. which		pieces of tensors of one name, type and shape are compared as bytes,
+ *on all threads; the first piece that differs ends its tensor
  *	2. by how much		pieces of those that differ are compared as numbers
  *	3. in how many ways	the rank of each difference (diff_rank.c)
  *
@@ -50,8 +50,8 @@ struct comparison {
 static bool same_shape(const struct pair *pair)
 {
 	return pair->x->ndim == pair->y->ndim &&
-	       memcmp(pair->x->shape, pair->y->shape,
-		      pair->x->ndim * sizeof(pair->x->shape[0])) == 0;
+	       memcmp(pair->x->shape, pair->y->shape, pair->x->ndim * sizeof(pair->x->shape[0])) ==
+		   0;
 }
 
 /* Can it be told which elements differ? Without a shape in common it cannot. */
@@ -142,8 +142,8 @@ static enum lora_status read_both(const struct comparison *c, const struct piece
 		return lora__fail_memory(err);
 	status = lora_model_read(c->x, a, piece->first * wx, *x, (size_t)(piece->count * wx), err);
 	return status ? status
-		      : lora_model_read(c->y, b, piece->first * wy, *y,
-					(size_t)(piece->count * wy), err);
+		      : lora_model_read(c->y, b, piece->first * wy, *y, (size_t)(piece->count * wy),
+					err);
 }
 
 /* Step 1: a piece of bytes. */
@@ -189,8 +189,7 @@ static enum lora_status compare_elements(void *user, size_t item, unsigned worke
 	if (!status && lora__values_known(a))
 		lora__values_compare(x, a, y, b, (size_t)piece->count, &piece->values);
 	else if (!status)
-		piece->values.changed =
-		    count_changed(x, y, piece->count, lora_dtype_bits(a) / 8);
+		piece->values.changed = count_changed(x, y, piece->count, lora_dtype_bits(a) / 8);
 	free(x);
 	free(y);
 	return status ? status
@@ -315,13 +314,15 @@ enum lora_status lora_diff_models(struct lora_diff **out, const struct lora_mode
 				  const struct lora_diff_options *options,
 				  const struct lora_observer *observer, struct lora_error *err)
 {
-	struct comparison c = {
-	    .x = x, .y = y, .threads = options->threads, .observer = observer};
+	struct comparison c = {.x = x, .y = y, .threads = options->threads, .observer = observer};
 	enum lora_status status = lora__diff_new(out, options, err);
 
 	c.diff = *out;
-	if (!status)
+	if (!status) {
+		(*out)->x = x;
+		(*out)->y = y;
 		status = compare(&c, err);
+	}
 	free(c.pairs);
 	free(c.pieces);
 	if (status) {

@@ -143,8 +143,8 @@ static void add_comparison(struct sums *sums, const struct side *x, const struct
 			   const struct lora_comparison *c)
 {
 	bool same = factors_equal(x, y);
-	double allowance = wobble(x, &c->Bx, &c->Ax) + wobble(y, &c->By, &c->Ay) +
-			   U_F32 * (c->norm_x + c->norm_y);
+	double allowance =
+	    wobble(x, &c->Bx, &c->Ax) + wobble(y, &c->By, &c->Ay) + U_F32 * (c->norm_x + c->norm_y);
 
 	sums->x2 += c->norm_x * c->norm_x;
 	sums->y2 += c->norm_y * c->norm_y;
@@ -400,8 +400,7 @@ static enum lora_status describe(struct lora_diff *diff, const struct job *job, 
 	out->norm_x = sqrt(sums->x2);
 	out->norm_y = sqrt(sums->y2);
 	out->norm_difference = sums->comparable ? sqrt(sums->difference2) : NAN;
-	out->cosine =
-	    sums->comparable && norms > 0 ? fmax(-1, fmin(1, sums->dot / norms)) : NAN;
+	out->cosine = sums->comparable && norms > 0 ? fmax(-1, fmin(1, sums->dot / norms)) : NAN;
 	out->allowance = sqrt(sums->allowance2);
 	out->magnitude_difference = sqrt(sums->magnitude2);
 	out->angle_count = sums->count;
@@ -419,8 +418,8 @@ static size_t find_modules(struct lora_diff *diff, const struct job *job, size_t
 		const struct lora_span *span = &job->x->spans[i];
 
 		for (size_t e = span->first; e < span->first + span->count; e++) {
-			bool found = lora__places_find(job->in_y, job->y,
-						       &job->x->decode.edits[e]) != NULL;
+			bool found =
+			    lora__places_find(job->in_y, job->y, &job->x->decode.edits[e]) != NULL;
 
 			paired += found;
 			if (found && e == span->first)

@@ -21,10 +21,9 @@ static const enum lora_edit_kind adds[] = {LORA_EDIT_ADD_LOWRANK, LORA_EDIT_DORA
 static char *key_of(const struct lora_edit *edit, enum lora_edit_kind kind)
 {
 	char *key = NULL;
-	int made = asprintf(&key,
-			    "%d %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %s",
-			    (int)kind, edit->width, edit->row0, edit->rows, edit->col0, edit->cols,
-			    edit->target);
+	int made = asprintf(
+	    &key, "%d %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %s", (int)kind,
+	    edit->width, edit->row0, edit->rows, edit->col0, edit->cols, edit->target);
 
 	return made < 0 ? NULL : key;
 }

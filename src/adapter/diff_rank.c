@@ -3,8 +3,8 @@
  *
  * The difference D = Y - X of a merge is the update, of rank r, plus what rounding Y to its type
  * did to every element: a matrix of full rank and small norm. So the question is how many singular
- * values of D are larger than those that rounding alone has. Rounding to nearest moves an element by
- * at most half an ulp, in effect evenly spread: variance v = ulp^2/12. The norm of a matrix of
+ * values of D are larger than those that rounding alone has. Rounding to nearest moves an element
+ * by at most half an ulp, in effect evenly spread: variance v = ulp^2/12. The norm of a matrix of
  * independent errors is at most about max_i sqrt(sum_j v_ij) + max_j sqrt(sum_i v_ij) (Bandeira and
  * van Handel 2016, theorem 1.1, without its third term, which is small for matrices that are not);
  * twice that is the threshold. Where the matrix is tiny the Frobenius norm of half an ulp
@@ -27,7 +27,7 @@
 
 #define SLAB	     ((uint64_t)1 << 18) /* elements of D in memory at once */
 #define WHOLE	     1024u		 /* shorter sides up to this are looked at completely */
-#define FAR_WIDER    4u /* times as wide as tall */
+#define FAR_WIDER    4u			 /* times as wide as tall */
 #define WIDEST	     512u		 /* of longer ones so many directions are counted */
 #define FIRST	     48u
 #define SPARE	     8u	  /* directions beyond those counted, without which more may be there */
@@ -98,10 +98,9 @@ struct activity {
 	double *line_v, *place_v; /* sums of v */
 };
 
-static enum lora_status each_slab(struct slabs *s,
-				  void (*look)(struct slabs *s, uint64_t line, uint64_t count,
-					       void *user),
-				  void *user, struct lora_error *err)
+static enum lora_status
+each_slab(struct slabs *s, void (*look)(struct slabs *s, uint64_t line, uint64_t count, void *user),
+	  void *user, struct lora_error *err)
 {
 	enum lora_status status = LORA_OK;
 
@@ -150,13 +149,11 @@ static double largest(const double *values, uint64_t count)
 /* What rounding alone may be. */
 static enum lora_status find_threshold(struct slabs *s, double *threshold, struct lora_error *err)
 {
-	struct activity a = {calloc((size_t)s->lines, sizeof(bool)),
-			     calloc((size_t)s->length, sizeof(bool)),
-			     calloc((size_t)s->lines, sizeof(double)),
-			     calloc((size_t)s->length, sizeof(double))};
-	enum lora_status status = a.line && a.place && a.line_v && a.place_v
-				      ? LORA_OK
-				      : lora__fail_memory(err);
+	struct activity a = {
+	    calloc((size_t)s->lines, sizeof(bool)), calloc((size_t)s->length, sizeof(bool)),
+	    calloc((size_t)s->lines, sizeof(double)), calloc((size_t)s->length, sizeof(double))};
+	enum lora_status status =
+	    a.line && a.place && a.line_v && a.place_v ? LORA_OK : lora__fail_memory(err);
 	double total = 0;
 
 	if (!status)
@@ -194,9 +191,9 @@ static enum lora_status values_of(struct slabs *s, size_t l, double *values, str
 {
 	struct round round = {NULL, malloc((size_t)s->step * l * sizeof(double))};
 	int rounds = l == s->length ? 1 : 2;
-	enum lora_status status =
-	    round.room ? lora__range_new(&round.range, (size_t)s->length, l, err)
-		       : lora__fail_memory(err);
+	enum lora_status status = round.room
+				      ? lora__range_new(&round.range, (size_t)s->length, l, err)
+				      : lora__fail_memory(err);
 
 	for (int i = 0; i < rounds && !status; i++) {
 		status = each_slab(s, add_lines, &round, err);
@@ -212,8 +209,7 @@ static enum lora_status count_values(struct slabs *s, struct lora_tensor_differe
 				     struct lora_error *err)
 {
 	size_t shorter = (size_t)(s->length < s->lines ? s->length : s->lines),
-	       most = shorter <= WHOLE ? shorter : WIDEST,
-	       l = most < FIRST ? most : FIRST;
+	       most = shorter <= WHOLE ? shorter : WIDEST, l = most < FIRST ? most : FIRST;
 	double noise = out->threshold;
 	double *values = calloc(most, sizeof(*values));
 	enum lora_status status = values ? LORA_OK : lora__fail_memory(err);

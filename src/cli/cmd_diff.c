@@ -6,17 +6,21 @@
 #include <loractl/inspect.h>
 
 #include "diff.h"
+#include "key_map.h"
 #include "reference.h"
 
 struct diff_args {
 	bool modules;
+	bool allow_unmatched;
+	bool allow_unknown;
+	const char *key_map;
 };
 
 /* Everything that was opened. */
 struct opened {
 	struct lora_model *model[2];
 	struct lora_adapter *adapter[2];
-	bool ours; /* Y has our receipt: it says that it is our merge */
+	bool ours;			 /* Y has our receipt: it says that it is our merge */
 	struct lora_merge_input *inputs; /* the adapters that shall explain */
 	size_t input_count;
 };
@@ -33,28 +37,25 @@ static void close_all(struct opened *opened)
 }
 
 static enum lora_status open_one(const struct cmd_ctx *ctx, struct opened *opened, int i,
-				 const char *path, struct lora_error *err)
+				 const char *path, const struct lora_adapter_options *options,
+				 struct lora_error *err)
 {
-	struct lora_adapter_options options = LORA_ADAPTER_OPTIONS_INIT;
 	enum lora_kind kind = LORA_KIND_UNKNOWN;
 	enum lora_status status = lora_kind_of(path, &kind, err);
 
-	options.allow_mutated_base = true; /* looking harms nobody */
 	if (status)
 		return status;
 	opened->ours = kind == LORA_KIND_MERGED; /* of the last, Y */
 	if (kind == LORA_KIND_BASE || kind == LORA_KIND_MERGED)
 		return lora_model_open(&opened->model[i], path, err);
-	return lora_adapter_open(&opened->adapter[i], path, &options, ctx->observer, err);
+	return lora_adapter_open(&opened->adapter[i], path, options, ctx->observer, err);
 }
 
 static enum lora_status open_inputs(const struct cmd_ctx *ctx, struct opened *opened,
 				    const char *const *references, size_t count,
+				    const struct lora_adapter_options *options,
 				    struct lora_error *err)
 {
-	struct lora_adapter_options options = LORA_ADAPTER_OPTIONS_INIT;
-
-	options.allow_mutated_base = true;
 	opened->inputs = calloc(count + 1, sizeof(*opened->inputs));
 	if (!opened->inputs)
 		return opt_fail(err, LORA_SYSTEM, "out of memory");
@@ -66,7 +67,7 @@ static enum lora_status open_inputs(const struct cmd_ctx *ctx, struct opened *op
 
 		if (!status)
 			status =
-			    lora_adapter_open(&input->adapter, path, &options, ctx->observer, err);
+			    lora_adapter_open(&input->adapter, path, options, ctx->observer, err);
 		free(path);
 		if (status)
 			return status;
@@ -76,12 +77,13 @@ static enum lora_status open_inputs(const struct cmd_ctx *ctx, struct opened *op
 }
 
 static enum lora_status open_all(const struct cmd_ctx *ctx, struct opened *opened,
-				 const char *const *paths, size_t count, struct lora_error *err)
+				 const char *const *paths, size_t count,
+				 const struct lora_adapter_options *options, struct lora_error *err)
 {
-	enum lora_status status = open_one(ctx, opened, 0, paths[0], err);
+	enum lora_status status = open_one(ctx, opened, 0, paths[0], options, err);
 
 	if (!status)
-		status = open_one(ctx, opened, 1, paths[1], err);
+		status = open_one(ctx, opened, 1, paths[1], options, err);
 	if (status)
 		return status;
 	if (!opened->model[0] != !opened->model[1])
@@ -94,26 +96,27 @@ static enum lora_status open_all(const struct cmd_ctx *ctx, struct opened *opene
 				"'%.200s': a third argument explains how one checkpoint became "
 				"another, and '%.200s' is an adapter",
 				paths[2], paths[0]);
-	return open_inputs(ctx, opened, paths + 2, count - 2, err);
+	return open_inputs(ctx, opened, paths + 2, count - 2, options, err);
 }
 
-static enum lora_status compare(const struct cmd_ctx *ctx, const struct opened *opened,
-				struct lora_diff **diff, struct lora_error *err)
+static enum lora_status compare(const struct cmd_ctx *ctx, const struct diff_args *args,
+				const struct opened *opened, struct lora_diff **diff,
+				struct lora_error *err)
 {
 	struct lora_diff_options options = LORA_DIFF_OPTIONS_INIT;
 	enum lora_status status;
 
 	options.threads = ctx->threads;
 	options.exact = opened->ours;
+	options.allow_unmatched = args->allow_unmatched;
 	if (opened->adapter[0])
 		return lora_diff_adapters(diff, opened->adapter[0], opened->adapter[1], &options,
 					  ctx->observer, err);
 	status = lora_diff_models(diff, opened->model[0], opened->model[1], &options, ctx->observer,
 				  err);
 	if (!status && opened->input_count)
-		status = lora_diff_explain(*diff, opened->model[0], opened->model[1],
-					   opened->inputs, opened->input_count, &options,
-					   ctx->observer, err);
+		status = lora_diff_explain(*diff, opened->model[0], opened->inputs,
+					   opened->input_count, &options, ctx->observer, err);
 	return status;
 }
 
@@ -147,12 +150,22 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 	const struct diff_args *args = arguments;
 	struct lora_error err = LORA_ERROR_INIT;
 	struct opened opened = {.input_count = 0};
+	struct lora_adapter_options options = LORA_ADAPTER_OPTIONS_INIT;
+	struct key_map map = {NULL, 0, NULL};
 	struct lora_diff *diff = NULL;
-	enum lora_status status = open_all(ctx, &opened, paths, count, &err);
-	bool adapters = opened.adapter[0] != NULL, yes = false;
+	enum lora_status status = LORA_OK;
+	bool adapters, yes = false;
 
+	if (args->key_map)
+		status = key_map_read(&map, args->key_map, &err);
+	options.key_map = map.pairs;
+	options.allow_unknown = args->allow_unknown;
+	options.allow_mutated_base = true; /* looking harms nobody */
 	if (!status)
-		status = compare(ctx, &opened, &diff, &err);
+		status = open_all(ctx, &opened, paths, count, &options, &err);
+	adapters = opened.adapter[0] != NULL;
+	if (!status)
+		status = compare(ctx, args, &opened, &diff, &err);
 	if (!status)
 		yes = answer(diff);
 	if (!status && ctx->json)
@@ -161,6 +174,7 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 		status = diff_text(ctx->ui, diff, adapters, args->modules, &err);
 	lora_diff_free(diff);
 	close_all(&opened);
+	key_map_free(&map);
 	if (status)
 		return ui_fail(ctx->ui, &err);
 	return yes ? LORA_OK : LORA_NO;
@@ -193,6 +207,26 @@ static const struct opt opts[] = {
 	.name = "modules",
 	.help = "every module or tensor that differs, not only those that differ most",
 	.at = offsetof(struct diff_args, modules),
+    },
+    {
+	.kind = OPT_FLAG,
+	.name = "allow-unmatched",
+	.help = "the merge left out adapter tensors without a place in the base",
+	.at = offsetof(struct diff_args, allow_unmatched),
+    },
+    {
+	.kind = OPT_FLAG,
+	.name = "allow-unknown",
+	.help = "accept adapter_config.json keys that loractl does not know",
+	.at = offsetof(struct diff_args, allow_unknown),
+    },
+    {
+	.kind = OPT_PATH,
+	.name = "key-map",
+	.metavar = "FILE",
+	.help = "read from FILE which adapter names mean which base tensors, as merge does",
+	.at = offsetof(struct diff_args, key_map),
+	.hint = HINT_FILE,
     },
     {.name = NULL},
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cli/diff_text.c - the same for eyes: the answer, what differs beside the weights, then a table with
- * what changed most on top. */
+/* cli/diff_text.c - the same for eyes: the answer, what differs beside the weights, then a table
+ * with what changed most on top. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -126,8 +126,8 @@ static void number_cell(struct ui_table *table, double value, int digits)
 }
 
 static const struct ui_column module_columns[] = {
-    {"module", UI_LEFT, true},	     {"type", UI_LEFT, false},	    {"|Dx|", UI_RIGHT, false},
-    {"|Dy|", UI_RIGHT, false},	     {"|Dx-Dy|", UI_RIGHT, false},  {"cosine", UI_RIGHT, false},
+    {"module", UI_LEFT, true},	    {"type", UI_LEFT, false},	  {"|Dx|", UI_RIGHT, false},
+    {"|Dy|", UI_RIGHT, false},	    {"|Dx-Dy|", UI_RIGHT, false}, {"cosine", UI_RIGHT, false},
     {"rows, rad", UI_RIGHT, false}, {"columns", UI_RIGHT, false}, {"", UI_LEFT, false},
 };
 
@@ -150,7 +150,7 @@ static void module_row(struct ui_table *table, const struct lora_module_differen
 }
 
 static const struct ui_column tensor_columns[] = {
-    {"tensor", UI_LEFT, true},	  {"type", UI_LEFT, false},	 {"elements", UI_RIGHT, false},
+    {"tensor", UI_LEFT, true},	  {"type", UI_LEFT, false},	{"elements", UI_RIGHT, false},
     {"changed", UI_RIGHT, false}, {"max ulp", UI_RIGHT, false}, {"|Y-X|/|X|", UI_RIGHT, false},
     {"rank", UI_RIGHT, false},
 };
@@ -184,8 +184,9 @@ static enum lora_status print_table(struct ui *ui, const struct lora_diff *diff,
 	size_t count, total, shown;
 	struct ranked *ranked = rank(diff, adapters, &count);
 	struct ui_table *table =
-	    adapters ? ui_table_new(module_columns, sizeof(module_columns) / sizeof(*module_columns))
-		     : ui_table_new(tensor_columns, sizeof(tensor_columns) / sizeof(*tensor_columns));
+	    adapters
+		? ui_table_new(module_columns, sizeof(module_columns) / sizeof(*module_columns))
+		: ui_table_new(tensor_columns, sizeof(tensor_columns) / sizeof(*tensor_columns));
 	const struct lora_module_difference *m = lora_diff_modules(diff, &total);
 	const struct lora_tensor_difference *t = lora_diff_tensors(diff, &total);
 	enum lora_status status = LORA_OK;

@@ -201,8 +201,8 @@ static enum lora_status scratch_new(struct scratch *s, double **memory, struct l
 	double *at;
 
 	if (lora__mul_overflows(k, k, &square) || square > INT_MAX / 4)
-		return lora__fail(err, LORA_INPUT, "ranks %zu and %zu are more than can be compared",
-				  s->p, s->q);
+		return lora__fail(err, LORA_INPUT,
+				  "ranks %zu and %zu are more than can be compared", s->p, s->q);
 	total = 7 * square + height * k + 3 * k + WORK_PER_COLUMN * k;
 	*memory = calloc((size_t)total, sizeof(double));
 	if (!*memory)

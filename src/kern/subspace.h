@@ -21,10 +21,10 @@ struct lora_comparison {
 	double norm_x, norm_y, norm_difference;
 	double dot; /* sum of x_ij * y_ij */
 	struct lora_extent Bx, Ax, By, Ay;
-	size_t rank_x, rank_y;	/* numerical: singular values above max(m, n)*2^-52 of the largest */
-	size_t angles;		/* min(rank_x, rank_y) */
+	size_t rank_x, rank_y; /* numerical: singular values above max(m, n)*2^-52 of the largest */
+	size_t angles;	       /* min(rank_x, rank_y) */
 	double *angles_columns; /* between the column spaces, in R^m: radians, ascending; ... */
-	double *angles_rows;	/* ... the row spaces, in R^n; the caller's, room for min of both r */
+	double *angles_rows; /* ... the row spaces, in R^n; the caller's, room for min of both r */
 };
 
 /* Compares two products of one shape without forming either.
@@ -36,8 +36,8 @@ struct lora_comparison {
  * numeric  [Bx By] = Q1 [S1 S2], [Ax' Ay'] = Q2 [T1 T2], all that follows on matrices of size
  *	    x.r + y.r. Norms, angles and the cosine are right to a few 1e-15 of the larger norm, of
  *	    pi/2 and of 1; a small angle too, since it is taken from its sine.
- * source   angles: Bjoerck and Golub 1973; the sine where the cosine is above sqrt(1/2): Knyazev and
- *	    Argentati 2002, algorithm 3.1.
+ * source   angles: Bjoerck and Golub 1973; the sine where the cosine is above sqrt(1/2): Knyazev
+ *and Argentati 2002, algorithm 3.1.
  */
 enum lora_status lora__products_compare(const struct lora_product *x, const struct lora_product *y,
 					struct lora_comparison *out, struct lora_error *err);

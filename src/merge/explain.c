@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* merge/explain.c - a checkpoint against the merge that should have made it.
  *
- * The plan of that merge is made once more and carried out block by block, into memory (merge/tile.h:
- * the arithmetic is the merge's own), and every block is held against what the checkpoint has there.
- * Bits that are the predicted ones need no more. Where they are not, another program may have
- * merged: it sums in another order, or rounds the update before it is added. Then
+ * The plan of that merge is made once more and carried out block by block, into memory
+ *(merge/tile.h: the arithmetic is the merge's own), and every block is held against what the
+ *checkpoint has there. Bits that are the predicted ones need no more. Where they are not, another
+ *program may have merged: it sums in another order, or rounds the update before it is added. Then
  *
- *	[1] every element is what an honest sum can be rounded to. It may be off by half an ulp (of the
- *	    largest of W, the sum and what is there: a small W' may be the difference of two large
+ *	[1] every element is what an honest sum can be rounded to. It may be off by half an ulp (of
+ *the largest of W, the sum and what is there: a small W' may be the difference of two large
  *	    numbers); by 1.5 ulp of the update, if that is rounded to the type before it is added
  *	    (the product, the scaled product: 1 ulp; the update: 1/2); and by what the order of
  *	    summation in f32 does: (r + 3) 2^-24 s sum_k |B_ik||A_kj| on either side (Higham 2002,
  *	    section 3.1), which by Cauchy and Schwarz is at most that of the norms of a row and a
  *	    column. In 16 bits that is hardly more than half an ulp: a flipped last bit is seen;
- *	[2] the whole update is there. In 16 bits an update is often smaller than an ulp, so that [1]
- *	    would let one pass that is 1 % too strong, or missing. But rounding is fair: over many
- *	    elements what was changed, b, has the size of what should have been, a. k below is how much
- *	    longer b is than a, as a share: <b-a, b+a> / 2 over |(b+a)/2|^2, which is symmetric, so that
- *	    an element that was rounded the other way adds nothing. Its standard error follows from the
- *	    same sums.
+ *	[2] the whole update is there. In 16 bits an update is often smaller than an ulp, so that
+ *[1] would let one pass that is 1 % too strong, or missing. But rounding is fair: over many
+ *	    elements what was changed, b, has the size of what should have been, a. k below is how
+ *much longer b is than a, as a share: <b-a, b+a> / 2 over |(b+a)/2|^2, which is symmetric, so that
+ *	    an element that was rounded the other way adds nothing. Its standard error follows from
+ *the same sums.
  *
  * A checkpoint that says that it is our merge has to have the predicted bits.
  *
@@ -38,15 +38,15 @@
 
 #define BLOCK	      ((uint64_t)1 << 18) /* elements at a time */
 #define STRENGTH_SLIP 1e-3		  /* k below this is explained */
-#define SIGMAS	      5.0		  /* ... and so is one within so many standard errors of 0 */
+#define SIGMAS	      5.0 /* ... and so is one within so many standard errors of 0 */
 
 /* One tensor of the plan. */
 struct verdict {
 	const struct lora_item *item;
 	enum lora_dtype type; /* of what was found */
-	char *why; /* malloc'd; NULL: explained */
+	char *why;	      /* malloc'd; NULL: explained */
 	uint64_t different, far, first;
-	double *by_row, *by_column; /* what f32 may lose at [i, j]: their product */
+	double *by_row, *by_column;  /* what f32 may lose at [i, j]: their product */
 	double along, size2, spread; /* sums of e*c, c^2, (e*c)^2; e = b - a, c = (b + a)/2 */
 	bool exact;		     /* nothing but the bits will do */
 };
@@ -63,8 +63,8 @@ struct explain {
 	struct lora_watch watch;
 };
 
-/* The elements of a block: W or NULL, their values before rounding, what they are rounded to, what is
- * there. */
+/* The elements of a block: W or NULL, their values before rounding, what they are rounded to, what
+ * is there. */
 struct elements {
 	const uint8_t *w;
 	enum lora_dtype w_type;
@@ -105,7 +105,8 @@ static void judge(struct verdict *v, const struct elements *e, uint64_t first, s
 		v->size2 += middle * middle;
 		if (memcmp(e->predicted + i * width, e->found + i * width, width) == 0)
 			continue;
-		if ((v->exact || is_far(v, first + i, w, (double)e->value[i], found)) && v->far++ == 0)
+		if ((v->exact || is_far(v, first + i, w, (double)e->value[i], found)) &&
+		    v->far++ == 0)
 			v->first = first + i;
 		v->different++;
 		v->along += off * middle;
@@ -142,17 +143,16 @@ static enum lora_status look_at_block(struct explain *x, const struct lora_job *
 	float *value = malloc(n * sizeof(float) + 1);
 	struct elements elements = {has_base ? w : NULL, job->in_type, value,
 				    predicted,		 there,	       verdict->type};
-	enum lora_status status = w && there && predicted && value ? LORA_OK : lora__fail_memory(err);
+	enum lora_status status =
+	    w && there && predicted && value ? LORA_OK : lora__fail_memory(err);
 
 	block->w = elements.w;
 	block->out = (uint8_t *)value;
 	if (!status && has_base)
-		status = lora_model_read(x->plan->base,
-					 &x->plan->base->index.tensors[job->source],
+		status = lora_model_read(x->plan->base, &x->plan->base->index.tensors[job->source],
 					 block->first * in, w, n * in, err);
 	if (!status)
-		status =
-		    lora_model_read(x->merged, found, block->first * out, there, n * out, err);
+		status = lora_model_read(x->merged, found, block->first * out, there, n * out, err);
 	if (!status)
 		status = lora__block_compute(block, &x->scratch[worker], err);
 	if (!status)
@@ -231,8 +231,8 @@ static enum lora_status find_losses(const struct explain *x, const struct lora_j
 		terms = fmax(terms, fabs((double)parts[p].s) * (double)(edit->left.cols + 3));
 		status = add_squares(adapter, &edit->left, false, v->by_row + edit->row0, err);
 		if (!status)
-			status = add_squares(adapter, &edit->right, true,
-					     v->by_column + edit->col0, err);
+			status = add_squares(adapter, &edit->right, true, v->by_column + edit->col0,
+					     err);
 	}
 	for (uint64_t i = 0; i < job->height; i++)
 		v->by_row[i] = 2 * 0x1p-24 * terms * sqrt(v->by_row[i]);
@@ -254,12 +254,12 @@ static enum lora_status look_at_job(struct explain *x, struct lora_job *job,
 	if (!status && job->dora)
 		status = lora__job_gain(x->plan, job, &x->scratch[worker], err);
 	for (uint64_t at = 0; at < job->elements && !status; at += step) {
-		struct lora_block block = {
-		    .plan = x->plan,
-		    .job = job,
-		    .first = at,
-		    .count = job->elements - at < step ? job->elements - at : step,
-		    .stats = &stats};
+		struct lora_block block = {.plan = x->plan,
+					   .job = job,
+					   .first = at,
+					   .count = job->elements - at < step ? job->elements - at
+									      : step,
+					   .stats = &stats};
 
 		status = look_at_block(x, job, &block, verdict, worker, err);
 	}
@@ -362,8 +362,8 @@ static enum lora_status look_at_rest(struct explain *x, struct lora_map *items,
 		uint32_t at = lora__map_find(items, name, strlen(name));
 
 		if (at != UINT32_MAX && !x->verdicts[at].item->job && !x->verdicts[at].why)
-			status = say(&x->verdicts[at],
-				     "it changed, and no adapter touches it", err);
+			status =
+			    say(&x->verdicts[at], "it changed, and no adapter touches it", err);
 	}
 	return status;
 }
@@ -386,7 +386,8 @@ static enum lora_status list_items(struct explain *x, struct lora_map *items, ui
 			const struct lora_item *item = &plan->files[f].items[i];
 
 			if (item->job)
-				*bytes += item->job->elements * lora_dtype_bits(item->job->in_type) / 8;
+				*bytes +=
+				    item->job->elements * lora_dtype_bits(item->job->in_type) / 8;
 			status = lora__map_add(items, item->name, strlen(item->name),
 					       (uint32_t)x->count, &present, err);
 			x->verdicts[x->count++].item = item;
@@ -420,8 +421,7 @@ static enum lora_status tell(const struct explain *x, struct lora_diff *diff,
 			list[at++] = (struct lora_unexplained){
 			    diff->added.name[i], "it is new, and no adapter brings it"};
 	for (size_t i = 0; i < at; i++) {
-		list[i].name =
-		    lora__arena_copy(&diff->arena, list[i].name, strlen(list[i].name));
+		list[i].name = lora__arena_copy(&diff->arena, list[i].name, strlen(list[i].name));
 		list[i].why = lora__arena_copy(&diff->arena, list[i].why, strlen(list[i].why));
 		if (!list[i].name || !list[i].why)
 			return lora__fail_memory(err);
@@ -481,7 +481,6 @@ static int pass_progress(void *user, const struct lora_progress *progress)
 }
 
 enum lora_status lora_diff_explain(struct lora_diff *diff, struct lora_model *base,
-				   const struct lora_model *merged,
 				   const struct lora_merge_input *inputs, size_t count,
 				   const struct lora_diff_options *options,
 				   const struct lora_observer *observer, struct lora_error *err)
@@ -494,12 +493,14 @@ enum lora_status lora_diff_explain(struct lora_diff *diff, struct lora_model *ba
 				 .options = &merge,
 				 .observer = &quiet,
 				 .split_source = LORA_NO_TENSOR};
-	struct explain x = {.plan = &plan, .diff = diff, .merged = merged};
+	struct explain x = {.plan = &plan, .diff = diff, .merged = diff->y};
 	enum lora_status status;
 
 	if (options->size != sizeof(*options))
 		return lora__fail(err, LORA_USAGE, "lora_diff_options: size %zu, not %zu",
 				  options->size, sizeof(*options));
+	if (!diff->x || diff->x != base)
+		return lora__fail(err, LORA_USAGE, "this diff is not one of that base");
 	for (size_t a = 0; a < count; a++)
 		if (!isfinite(inputs[a].weight))
 			return lora__fail(err, LORA_USAGE, "weight of adapter '%s' is not finite",
@@ -508,6 +509,7 @@ enum lora_status lora_diff_explain(struct lora_diff *diff, struct lora_model *ba
 	x.workers = options->threads ? options->threads : lora__cores();
 	merge.threads = x.workers;
 	merge.dry_run = true;
+	merge.allow_unmatched = options->allow_unmatched;
 	status = look(&x, diff, err);
 	lora__plan_fini(&plan);
 	return status;
