@@ -6,7 +6,8 @@
 # 1. A test runs in an empty folder of its own, $work, with a HOME and a cache of its own; all of it is removed.
 # 2. `run` and `expect_exit` leave the streams of the command in $OUT and $ERR and its status in $STATUS; the
 #    other checks look at these. $OUT and $ERR are outside $work, so that $work holds what the command made.
-# 3. A check that fails says FILE:LINE: WHAT, and the test goes on; it ends with 1 if there was one.
+# 3. A check that fails says FILE:LINE: WHAT, and the test goes on; it ends with 1 if there was one. With
+#    LORACTL_TEST_STOP set it ends there: scripts/mutants asks for no more than one.
 # 4. Whatever a test did, no temporary file of loractl may be left anywhere below (.NAME.loractl-XXXXXX).
 # shellcheck shell=bash disable=SC2034
 set -u
@@ -37,6 +38,12 @@ cli_finish()
 }
 trap cli_finish EXIT
 
+count_fault()
+{
+	cli_faults=$((cli_faults + 1))
+	[ -z "${LORACTL_TEST_STOP:-}" ] || exit 1
+}
+
 # Says what is wrong, at the line of the test that asked.
 fail()
 {
@@ -46,7 +53,7 @@ fail()
 		i=$((i + 1))
 	done
 	echo "$(basename "${BASH_SOURCE[i]}"):${BASH_LINENO[i - 1]}: $*"
-	cli_faults=$((cli_faults + 1))
+	count_fault
 }
 
 # Ends the test as skipped, unless everything has to be there (CI=true).

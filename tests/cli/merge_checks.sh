@@ -23,7 +23,7 @@ fail()
 	local outermost=$((${#BASH_SOURCE[@]} - 1))
 
 	echo "$(basename "${BASH_SOURCE[outermost]}"):${BASH_LINENO[outermost - 1]}: $*"
-	cli_faults=$((cli_faults + 1))
+	count_fault
 }
 
 # VERB ARGUMENT...
@@ -174,6 +174,8 @@ need python3
 [ "${BASH_SOURCE[0]}" = "$0" ] || return 0
 
 # --- the checks themselves
+
+unset LORACTL_TEST_STOP # faults are what is looked for
 
 # NAME <SCRIPT: a program that breaks something.
 program()
