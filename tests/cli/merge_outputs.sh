@@ -113,6 +113,31 @@ done_well "$LORACTL" merge base adapter/adapter_model.safetensors -o from-file
 expect_same from-file/model.safetensors out/model.safetensors
 rm -rf from-file single ./*.safetensors ./*.receipt.json
 
+# --- where nothing changes its place or type, the head of a file keeps its bytes, also those that nobody needs
+
+cp -r base odd
+python3 - odd/model.safetensors <<'PYTHON'
+import sys
+
+data = open(sys.argv[1], "rb").read()
+size = 8 + int.from_bytes(data[:8], "little")
+head = data[8:size].rstrip().replace(b'"dtype":', b'"dtype" : ')
+head += b" " * (-len(head) % 8 + 16)
+open(sys.argv[1], "wb").write(len(head).to_bytes(8, "little") + head + data[size:])
+PYTHON
+done_well "$LORACTL" merge -q odd adapter -o from-odd
+cmp -n $((8 + $(od -An -tu8 -N8 odd/model.safetensors))) odd/model.safetensors from-odd/model.safetensors ||
+	fail "the head is another"
+rm -r odd from-odd
+
+# --- tensors that are moved in several pieces, merged ones and one that is not
+
+edit large big big-adapter 5 2
+edit add big/model.safetensors still F32 800,500 random
+done_well "$LORACTL" merge -q big big-adapter -o from-big
+judged merged big from-big from-big/loractl-receipt.json big-adapter values=no
+rm -r big big-adapter from-big
+
 # --- the merged model is a base like any other; --verify reads it back
 
 done_well "$LORACTL" merge base adapter -o verified --verify

@@ -137,6 +137,13 @@ refused 2 "'ours' holds 'added_tokens\.json'" "$LORACTL" merge base bringing -o 
 expect_exit 0 "$LORACTL" merge -q base bringing -o ours --force --tokenizer adapter
 expect_equal "$(cat ours/added_tokens.json)" '{}'
 rm -r base/original base/.git base/notes.md base/pytorch_model.bin bringing ours
+# It was ours once, but is not what its receipt describes any more.
+for edit in 'echo more >>changed/model.safetensors' 'rm changed/model.safetensors'; do
+	cp -r want changed
+	eval "$edit"
+	refused 2 "'changed'.*no model that loractl wrote" "$LORACTL" merge base adapter -o changed --force
+	rm -r changed
+done
 # Its own output as the base, or as a thing inside of it.
 refused 2 '.' "$LORACTL" merge out adapter -o out --force
 refused 2 '.' "$LORACTL" merge out adapter -o out/again --force

@@ -408,6 +408,34 @@ static void output__a_link_is_replaced_not_followed(void **state)
 	}
 }
 
+/* --- temporary names ----------------------------------------------------------------- */
+
+static int guessed; /* so many names are drawn as aaaaaa */
+
+int getentropy(void *bytes, size_t size)
+{
+	if (guessed == 0)
+		return syscall(SYS_getrandom, bytes, size, 0) == (long)size ? 0 : -1;
+	guessed--;
+	memset(bytes, 0, size);
+	return 0;
+}
+
+static void output__a_guessed_name_is_not_written_through(void **state)
+{
+	struct lora_error err = LORA_ERROR_INIT;
+
+	(void)state;
+	write_file(".out.loractl-aaaaaa", "somebody's");
+	for (enum scenario scenario = ONE_FILE; scenario < SCENARIOS; scenario += TREE) {
+		guessed = 1;
+		assert_ok(produce(scenario, false, &err));
+		assert_int_equal(guessed, 0);
+		assert_content(".out.loractl-aaaaaa", "somebody's");
+		assert_int_equal(system("rm -rf out*"), 0);
+	}
+}
+
 /* --- removal ------------------------------------------------------------------------- */
 
 static void output__removal_follows_no_link(void **state)
@@ -549,6 +577,7 @@ int main(void)
 	    WITH_SCRATCH(output__what_appeared_meanwhile_stays),
 	    WITH_SCRATCH(output__only_what_stood_there_is_replaced),
 	    WITH_SCRATCH(output__a_link_is_replaced_not_followed),
+	    WITH_SCRATCH(output__a_guessed_name_is_not_written_through),
 	    WITH_SCRATCH(output__removal_follows_no_link),
 	    WITH_SCRATCH(output__large_trees_are_removed),
 	    WITH_SCRATCH(output__cleanup_removes_all_that_is_unfinished),

@@ -131,16 +131,16 @@ static void resolve__key_map(void **state)
 	    "x",       "model.v.weight", "model.value.weight", "model", "shorter",
 	    NULL};
 	struct lora_adapter_options options = LORA_ADAPTER_OPTIONS_INIT;
-	struct lora_model *base =
-	    base_of("base.safetensors", NAMES("other.query.weight", "k2.weight",
-					      "model.value.weight", "model.o.weight"));
+	struct lora_model *base = base_of(
+	    "base.safetensors", NAMES("other.query.weight", "k2.weight", "model.value.weight",
+				      "model.o.weight", "shorter.qk.weight"));
 	struct lines lines = {.count = 0};
 	struct lora_observer observer = {&lines, keep_note, NULL};
 	struct lora_resolved resolved;
 	struct lora_adapter *adapter;
 
 	(void)state;
-	adapter_in("ad", NAMES("model.q", "k", "model.v", "o"), CONFIG);
+	adapter_in("ad", NAMES("model.q", "k", "model.v", "o", "model.qk"), CONFIG);
 	options.key_map = pairs;
 	adapter = opened("ad", &options);
 	if (lora__adapter_resolve(&resolved, adapter, base, &observer, &err))
@@ -152,6 +152,8 @@ static void resolve__key_map(void **state)
 	assert_string_equal(resolved.edits[1].target, "k2.weight");
 	assert_string_equal(resolved.edits[2].target, "model.value.weight");
 	assert_string_equal(resolved.edits[3].target, "model.o.weight");
+	/* whole components: "model.q" is nothing to "model.qk" */
+	assert_string_equal(resolved.edits[4].target, "shorter.qk.weight");
 	assert_true(has_line(&lines, "the key map's 'unused' is nothing"));
 	lora__resolved_fini(&resolved);
 	lora_adapter_close(adapter);
