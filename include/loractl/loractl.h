@@ -17,6 +17,7 @@
  *	container.h a file with every version of an adapter: pack, unpack, log, fsck, gc
  *	inspect.h   what is this path?
  *	diff.h      what differs between two adapters or checkpoints, and does a merge explain it?
+ *	trust.h     keys, signatures, the keyring, the lock file, attestations
  *	cleanup.h   removing unfinished outputs before dying
  *
  * Ownership. (1) Who calls open or new calls close or free. (2) A `const T *` that is returned is
@@ -39,6 +40,7 @@
 #include <loractl/merge.h>
 #include <loractl/model.h>
 #include <loractl/progress.h>
+#include <loractl/trust.h>
 #include <loractl/types.h>
 #include <loractl/unmerge.h>
 #include <loractl/version.h>

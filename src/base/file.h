@@ -72,6 +72,9 @@ struct lora_output; /* opaque */
  * LORA_INPUT if its parent directory does not exist. A symbolic link there is replaced itself. */
 enum lora_status lora__output_begin(struct lora_output **out, const char *path, bool directory,
 				    bool replace, struct lora_error *err);
+/* The same for a file with a secret: mode 0600, from its first moment. Companions are as ever. */
+enum lora_status lora__output_begin_secret(struct lora_output **out, const char *path, bool replace,
+					   struct lora_error *err);
 /* Makes (O_EXCL, mode 0666 & ~umask) one file: `name` relative to a directory output (plain
  * components joined by '/', directories are made), or NULL for a file output. The fd belongs to the
  * output, is open for writing until commit, synced and closed by it. With size > 0 the space is

@@ -86,8 +86,11 @@ void lora_cleanup(void)
 
 /* --- begin --------------------------------------------------------------------------- */
 
-enum lora_status lora__output_begin(struct lora_output **out, const char *path, bool directory,
-				    bool replace, struct lora_error *err)
+/* What an output is to be: a row of flags would be a parameter more than anybody reads. */
+enum sort { A_FILE, A_SECRET, A_DIRECTORY };
+
+static enum lora_status begin(struct lora_output **out, const char *path, enum sort sort,
+			      bool replace, struct lora_error *err)
 {
 	struct lora_output *output = calloc(1, sizeof *output);
 	enum lora_status status;
@@ -97,7 +100,10 @@ enum lora_status lora__output_begin(struct lora_output **out, const char *path, 
 		return lora__fail_memory(err);
 	output->replace = replace;
 	lora__output_lock();
-	status = lora__place_begin(&output->place, path, directory, replace, &output->fd, err);
+	status = sort == A_SECRET
+		     ? lora__place_begin_secret(&output->place, path, replace, &output->fd, err)
+		     : lora__place_begin(&output->place, path, sort == A_DIRECTORY, replace,
+					 &output->fd, err);
 	if (status == LORA_OK)
 		enlist(output);
 	lora__output_unlock();
@@ -106,6 +112,18 @@ enum lora_status lora__output_begin(struct lora_output **out, const char *path, 
 	else
 		free(output);
 	return status;
+}
+
+enum lora_status lora__output_begin(struct lora_output **out, const char *path, bool directory,
+				    bool replace, struct lora_error *err)
+{
+	return begin(out, path, directory ? A_DIRECTORY : A_FILE, replace, err);
+}
+
+enum lora_status lora__output_begin_secret(struct lora_output **out, const char *path, bool replace,
+					   struct lora_error *err)
+{
+	return begin(out, path, A_SECRET, replace, err);
 }
 
 enum lora_status lora__output_check(const struct lora_output *output, struct lora_error *err)

@@ -133,7 +133,8 @@ static bool make_temp(struct lora_place *place, int *fd)
 			place->pending = mkdirat(place->parent, place->temp, 0777) == 0;
 		} else {
 			*fd = openat(place->parent, place->temp,
-				     O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+				     O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+				     place->secret ? 0600 : 0666);
 			place->pending = *fd >= 0;
 		}
 		if (!place->pending && errno != EEXIST)
@@ -160,15 +161,14 @@ static bool narrow(struct lora_place *place, int *fd)
 	return true;
 }
 
-enum lora_status lora__place_begin(struct lora_place *place, const char *path, bool directory,
-				   bool replace, int *fd, struct lora_error *err)
+/* The place is initialised, and knows what ours will be. */
+static enum lora_status begin(struct lora_place *place, const char *path, bool replace, int *fd,
+			      struct lora_error *err)
 {
-	enum lora_status status;
+	const bool directory = place->directory;
+	enum lora_status status = split(place, path, directory, err);
 
-	*place = (struct lora_place)LORA_PLACE_INIT;
 	*fd = -1;
-	place->directory = directory;
-	status = split(place, path, directory, err);
 	if (status == LORA_OK)
 		status = open_parent(place, err);
 	if (status == LORA_OK)
@@ -184,6 +184,22 @@ enum lora_status lora__place_begin(struct lora_place *place, const char *path, b
 		lora__place_fini(place);
 	}
 	return status;
+}
+
+enum lora_status lora__place_begin(struct lora_place *place, const char *path, bool directory,
+				   bool replace, int *fd, struct lora_error *err)
+{
+	*place = (struct lora_place)LORA_PLACE_INIT;
+	place->directory = directory;
+	return begin(place, path, replace, fd, err);
+}
+
+enum lora_status lora__place_begin_secret(struct lora_place *place, const char *path, bool replace,
+					  int *fd, struct lora_error *err)
+{
+	*place = (struct lora_place)LORA_PLACE_INIT;
+	place->secret = true;
+	return begin(place, path, replace, fd, err);
 }
 
 enum lora_status lora__place_open_up(struct lora_place *place, int fd, struct lora_error *err)

@@ -26,6 +26,7 @@ struct lora_place {
 	char name[NAME_MAX + 1];
 	char temp[NAME_MAX + 1];
 	bool directory;	 /* ours is one */
+	bool secret;	 /* ours is the owner's alone, from its first moment and for good */
 	bool pending;	 /* something bears the temporary name */
 	bool published;	 /* ours bears the final name */
 	bool narrowed;	 /* mode has to be given back */
@@ -45,6 +46,9 @@ struct lora_place {
  * exist. */
 enum lora_status lora__place_begin(struct lora_place *place, const char *path, bool directory,
 				   bool replace, int *fd, struct lora_error *err);
+/* The same for a file that holds a secret: nobody else can open it at any moment. */
+enum lora_status lora__place_begin_secret(struct lora_place *place, const char *path, bool replace,
+					  int *fd, struct lora_error *err);
 /* Gives ours its final mode: 0666 or 0777 without the umask's bits (it is the owner's alone while
  * it is being written). */
 enum lora_status lora__place_open_up(struct lora_place *place, int fd, struct lora_error *err);
