@@ -63,6 +63,21 @@ LORA_API const struct lora_tensor *lora_adapter_tensor(const struct lora_adapter
 LORA_API enum lora_status lora_adapter_root(struct lora_adapter *adapter, struct lora_sha256 *root,
 					    struct lora_error *err);
 
+/* What the adapter was read from: files of its directory, or of the one that its file stands in.
+ * One that was looked for and is not there has its entry too. */
+struct lora_adapter_part {
+	const char *name;
+	bool present;
+	uint64_t size; /* bytes */
+	struct lora_sha256 digest;
+};
+
+/* Hashes weights through the descriptors that are used, on the first call; the others were hashed
+ * when they were read. Borrowed. */
+LORA_API enum lora_status lora_adapter_parts(struct lora_adapter *adapter,
+					     const struct lora_adapter_part **parts, size_t *count,
+					     struct lora_error *err);
+
 /* The base root that the adapter is bound to (loractl.json beside it); NULL if it carries none. */
 LORA_API const struct lora_sha256 *lora_adapter_bound_root(const struct lora_adapter *adapter);
 

@@ -180,13 +180,18 @@ LORA_API enum lora_status lora_lock(struct lora_verdict **out, const char *path,
 
 #define LORA_PREDICATE_PROVENANCE   "https://slsa.dev/provenance/v1"
 #define LORA_PREDICATE_VERIFICATION "urn:loractl:verification:1"
+#define LORA_MERGE_BUILD_TYPE	    "urn:loractl:merge:1"
+/* What a digest is of: a file, or (the roots of models and adapters) a tree. */
+#define LORA_DIGEST_FILE "sha256"
+#define LORA_DIGEST_ROOT "loractlRoot1"
 
 struct lora_subject {
 	const char *name;
+	const char *algorithm; /* one of the two above */
 	struct lora_sha256 digest;
 };
 
-/* An envelope (malloc'd text, free() it) about those subjects; `predicate` is a JSON object. */
+/* An envelope (text, free() it) about those subjects; `predicate` is a JSON object. */
 LORA_API enum lora_status lora_attest(char **envelope, const struct lora_subject *subjects,
 				      size_t count, const char *type, const char *predicate,
 				      const struct lora_secret_key *key, struct lora_error *err);
@@ -200,6 +205,9 @@ LORA_API enum lora_status lora_attest_report(char **envelope, const char *report
 					     const struct lora_subject *subjects, size_t count,
 					     const struct lora_secret_key *key,
 					     struct lora_error *err);
+/* Writes it, whole or not at all. LORA_USAGE if the path exists and !replace. */
+LORA_API enum lora_status lora_attest_write(const char *path, const char *envelope, bool replace,
+					    struct lora_error *err);
 
 struct lora_attestation; /* a statement whose signature is right */
 
@@ -210,7 +218,9 @@ LORA_API enum lora_status lora_attestation_open(struct lora_attestation **out, c
 						size_t count, struct lora_error *err);
 LORA_API void lora_attestation_close(struct lora_attestation *attestation);
 LORA_API const char *lora_attestation_type(const struct lora_attestation *attestation);
+/* The payload: what was signed, byte for byte. */
 LORA_API const char *lora_attestation_statement(const struct lora_attestation *attestation);
+/* Which of the keys. */
 LORA_API size_t lora_attestation_signer(const struct lora_attestation *attestation);
 LORA_API size_t lora_attestation_subject_count(const struct lora_attestation *attestation);
 LORA_API const struct lora_subject *

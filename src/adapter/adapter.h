@@ -49,6 +49,9 @@ struct lora_adapter {
 	size_t module_count;
 	char **problems; /* malloc'd */
 	size_t problem_count;
+	struct lora_adapter_part *parts; /* malloc'd */
+	size_t part_count;
+	bool parts_hashed; /* the weights are among them */
 };
 
 /* The adapter's edits on one base. */
@@ -100,6 +103,9 @@ enum lora_status lora__adapter_config(struct lora_adapter *adapter,
 				      struct lora_error *err); /* config.c */
 enum lora_status lora__adapter_modules(struct lora_adapter *adapter,
 				       struct lora_error *err); /* modules.c */
+/* Notes a file that was read whole (or, text NULL, looked for in vain): parts.c. */
+enum lora_status lora__adapter_part(struct lora_adapter *adapter, const char *name,
+				    const char *text, size_t size, struct lora_error *err);
 /* Adds a line to the problems. */
 enum lora_status lora__adapter_problem(struct lora_adapter *adapter, struct lora_error *err,
 				       const char *format, ...) LORA_PRINTF(3, 4);

@@ -25,10 +25,13 @@
 #define CONFIG	"adapter_config.json"
 #define BINDING "loractl.json"
 
-static enum lora_status slurp(const struct lora_adapter *adapter, const char *name, char **text,
+static enum lora_status slurp(struct lora_adapter *adapter, const char *name, char **text,
 			      size_t *size, struct lora_error *err)
 {
-	return lora__adapter_slurp(adapter, name, LORA_CONFIG_LIMIT, text, size, err);
+	enum lora_status status =
+	    lora__adapter_slurp(adapter, name, LORA_CONFIG_LIMIT, text, size, err);
+
+	return status ? status : lora__adapter_part(adapter, name, *text, *size, err);
 }
 
 /* --- the config ------------------------------------------------------------------------------ */

@@ -117,6 +117,8 @@ static enum lora_status open_sharded(struct lora_adapter *adapter, struct lora_e
 	size_t size;
 
 	status = lora__adapter_slurp(adapter, INDEX, LORA_INDEX_LIMIT, &text, &size, err);
+	if (!status)
+		status = lora__adapter_part(adapter, INDEX, text, size, err);
 	if (status)
 		goto out;
 	status = lora__shard_map_parse(&map, text, size, err);

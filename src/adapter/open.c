@@ -33,6 +33,7 @@ void lora_adapter_close(struct lora_adapter *adapter)
 	free(adapter->config_text);
 	free(adapter->problems);
 	free(adapter->key_map);
+	free(adapter->parts);
 	free(adapter->files);
 	free(adapter->path);
 	free(adapter->name);

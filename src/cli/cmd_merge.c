@@ -8,6 +8,7 @@
 #include "cmd.h"
 #include "inputs.h"
 #include "key_map.h"
+#include "merge_trust.h"
 
 struct merge_args {
 	const char *output;
@@ -16,6 +17,9 @@ struct merge_args {
 	bool undo_large;
 	bool no_receipt;
 	bool require_bound;
+	bool require_signed;
+	const char *sign;
+	const char *fd;
 	bool allow_unmatched;
 	bool allow_noop;
 	bool allow_unknown;
@@ -135,13 +139,17 @@ static enum lora_status print_tensors(const struct cmd_ctx *ctx,
 
 static enum lora_status merge(const struct cmd_ctx *ctx, const struct merge_args *args,
 			      const struct lora_merge_input *inputs, size_t count,
-			      struct lora_model *base, struct lora_error *err)
+			      struct lora_model *base, const struct lora_secret_key *key,
+			      struct lora_error *err)
 {
 	struct lora_merge_options options = merge_options(args, ctx->threads);
 	struct lora_merge_result *result = NULL;
 	enum lora_status status =
 	    lora_merge(&result, base, inputs, count, args->output, &options, ctx->observer, err);
 
+	if (!status && key)
+		status = merge_trust_sign(lora_merge_receipt(result), key, args->output,
+					  lora_model_is_directory(base), err);
 	if (!status && ctx->json)
 		fputs(lora_merge_receipt(result), ui_out(ctx->ui));
 	if (!status && !ctx->json && ctx->verbose)
@@ -161,8 +169,16 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 	struct key_map map = {NULL, 0, NULL};
 	struct lora_model *base = NULL;
 	struct inputs inputs = {NULL, 0};
+	struct lora_secret_key *key = NULL;
 	enum lora_status status = LORA_OK;
 
+	if (args->sign && (args->no_receipt || args->dry_run))
+		return ui_failf(ctx->ui, LORA_USAGE, "--sign signs the receipt: drop %s",
+				args->dry_run ? "--dry-run" : "--no-receipt");
+	if (args->require_signed && args->tokenizer == MERGE_TOKENIZER_ADAPTER)
+		return ui_failf(ctx->ui, LORA_USAGE,
+				"--require-signed is about the adapter's weights: drop --tokenizer "
+				"adapter");
 	if (args->no_receipt && ctx->json)
 		return ui_failf(ctx->ui, LORA_USAGE,
 				"--json prints the receipt: drop --no-receipt");
@@ -180,8 +196,13 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 	if (!status)
 		status =
 		    inputs_open(&inputs, references + 1, count - 1, &options, ctx->observer, &err);
+	for (size_t i = 0; i < inputs.count && args->require_signed && !status; i++)
+		status = merge_trust_adapter(ctx, inputs.input[i].adapter, &err);
+	if (!status && args->sign)
+		status = merge_trust_key(ctx, &key, args->sign, args->fd, &err);
 	if (!status)
-		status = merge(ctx, args, inputs.input, inputs.count, base, &err);
+		status = merge(ctx, args, inputs.input, inputs.count, base, key, &err);
+	merge_trust_done(key);
 	inputs_close(&inputs);
 	lora_model_close(base);
 	key_map_free(&map);
@@ -283,6 +304,25 @@ static const struct opt opts[] = {
 		  "One that carries another base's root is always refused.",
 	.at = offsetof(struct merge_args, require_bound),
     },
+    {
+	.kind = OPT_FLAG,
+	.name = "require-signed",
+	.help = "fail (1) unless every adapter is signed by a key of the keyring",
+	.detail = "What is compared with the signed list is what was opened for the merge.",
+	.at = offsetof(struct merge_args, require_signed),
+    },
+    {
+	.kind = OPT_PATH,
+	.name = "sign",
+	.metavar = "NAME.key",
+	.help = "sign the receipt as an in-toto statement",
+	.detail =
+	    "It stands in OUT as loractl-receipt.intoto.json; where OUT is a file, beside it as "
+	    "OUT.receipt.intoto.json.",
+	.at = offsetof(struct merge_args, sign),
+	.hint = HINT_FILE,
+    },
+    PASSPHRASE_OPT(offsetof(struct merge_args, fd)),
     {
 	.kind = OPT_FLAG,
 	.name = "allow-unmatched",

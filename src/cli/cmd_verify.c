@@ -278,7 +278,7 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 	size_t length;
 
 	if (args->level)
-		status = parse_levels(args->level, wanted, &err);
+		status = answer = parse_levels(args->level, wanted, &err);
 	if (count > 1)
 		lora_json_begin_array(w);
 	for (size_t i = 0; i < count && status <= LORA_NO; i++) {

@@ -69,11 +69,12 @@ static enum lora_status ask(int tty, const char *prompt, const char *what, char 
 			    size_t room, size_t *length, struct lora_error *err)
 {
 	char name[256];
+	enum lora_status status;
 
 	say(tty, prompt);
 	say(tty, ui_escape(what, name, sizeof(name)));
 	say(tty, ": ");
-	enum lora_status status = read_line(tty, true, buffer, room, length, err);
+	status = read_line(tty, true, buffer, room, length, err);
 	say(tty, "\n");
 	return status;
 }

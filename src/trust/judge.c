@@ -167,6 +167,15 @@ static enum lora_status check_scope(struct lora_trial *trial, const struct lora_
 	return LORA_OK;
 }
 
+enum lora_status lora__trial_scope(struct lora_trial *trial, struct lora_error *err)
+{
+	const struct lora_trusted_key *known = lora__keyring_find(trial->keyring, &trial->key);
+
+	if (trial->options->key || !known)
+		return LORA_OK;
+	return check_scope(trial, known, NULL, err);
+}
+
 /* ---- keys */
 
 /* What is wrong with a key of the user's, whatever it signed; false, and a line, if something is.

@@ -12,9 +12,9 @@
  *		another would give the seed away.
  *		(5) What a stranger's file asks of scrypt is bounded before it is done.
  * Decisions	64 MiB of memory and some 0.7 s, where minisign takes 1 GiB: small machines have to
- *		be able to sign. The cost stands in the file, and minisign reads it there. scrypt's N
- *is 2^16, r 8, p 4: twice the work that OWASP's sheet on storing passwords asks for at this size (p
- *2). Tested by	tests/cli/keygen.sh, tests/cli/sign_minisign.sh, tests/unit/test_secret.c
+ *		be able to sign. The cost stands in the file, and minisign reads it there. scrypt's
+ *N is 2^16, r 8, p 4: twice the work that OWASP's sheet on storing passwords asks for at this size
+ *(p 2). Tested by	tests/cli/keygen.sh, tests/cli/sign_minisign.sh, tests/unit/test_secret.c
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -158,12 +158,6 @@ static enum lora_status load(struct lora_sealed *sealed, const char *path,
 
 	if (status)
 		return status;
-	if (file.stat.st_mode & 077)
-		lora__note(
-		    observer, LORA_NOTE_WARNING,
-		    "'%s' is open to others (mode %03o): chmod 600 it, and make a new key if "
-		    "it was copied",
-		    lora__escape(path), (unsigned)file.stat.st_mode & 0777);
 	if (file.size > LORA_MINISIG_LIMIT)
 		status = lora__fail(err, LORA_INPUT, "it is no secret key: it has %llu bytes",
 				    (unsigned long long)file.size);
@@ -173,6 +167,12 @@ static enum lora_status load(struct lora_sealed *sealed, const char *path,
 		status = lora__file_read(&file, 0, text, (size_t)file.size, err);
 	if (!status)
 		status = lora__sealed_parse(sealed, text, (size_t)file.size, err);
+	if (!status && (file.stat.st_mode & 077))
+		lora__note(
+		    observer, LORA_NOTE_WARNING,
+		    "'%s' is open to others (mode %03o): chmod 600 it, and make a new key if "
+		    "it was copied",
+		    lora__escape(path), (unsigned)file.stat.st_mode & 0777);
 	sodium_free(text);
 	lora__file_close(&file);
 	return lora__context(err, status, "key '%s'", lora__escape(path));

@@ -9,7 +9,9 @@
  *	pins.c	     what was reviewed, what was seen (bytes)
  *	judge.c	     is this signature one that counts?	history.c  is it older than it may be?
  *	verify.c     paths to verdicts			adapter.c  adapters that are open already
- *	attest.c     statements, envelopes
+ *	envelope.c   DSSE				attest.c   in-toto statements
+ *	statement.c  a statement before the judge	provenance.c statements about a merge and a
+ *report
  */
 #ifndef LORA_TRUST_TRUST_H
 #define LORA_TRUST_TRUST_H
@@ -226,6 +228,11 @@ enum lora_status lora__trial_signature(struct lora_trial *trial, const char *tex
 /* A key itself. */
 enum lora_status lora__trial_key(struct lora_trial *trial, const struct lora_public_key *key,
 				 struct lora_error *err);
+/* Does the scope of the key that was accepted cover what the artifact is called here? */
+enum lora_status lora__trial_scope(struct lora_trial *trial, struct lora_error *err);
+/* A statement in its envelope, and the files beside it that it is about: statement.c. */
+enum lora_status lora__trial_statement(struct lora_trial *trial, const char *text, size_t size,
+				       struct lora_error *err);
 /* With LORA_OK: lock file and state, then LORA_OK or LORA_NO and the verdict. Takes the trial. */
 enum lora_status lora__trial_end_take(struct lora_trial *trial, enum lora_status status,
 				      struct lora_verdict **out, struct lora_error *err);

@@ -3,6 +3,7 @@
  *
  *	directory	   loractl-files.json.minisig over loractl-files.json, which lists the files
  *	public key	   is it in the keyring, and does it count?
+ *	in-toto statement  the envelope's own signature, and the files that it is about
  *	any other file	   PATH.minisig
  *
  * 1. The artifact is opened once, before anything is decided about it; what is hashed is what that
@@ -17,7 +18,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
-#include "trust/trust.h"
+#include "trust/envelope.h"
 
 enum lora_status lora__file_open_at(struct lora_file *file, int parent, const char *name,
 				    const char *folder, bool *present, struct lora_error *err)
@@ -62,47 +63,56 @@ static enum lora_status read_all(const struct lora_file *file, size_t limit, cha
 
 /* ---- a file */
 
-static enum lora_status judge_file(struct lora_trial *trial, const struct lora_file *file,
-				   struct lora_error *err)
+/* malloc'd; NULL without memory. */
+static char *signature_path(const char *path)
 {
-	size_t room = strlen(trial->path) + sizeof(".minisig"), size;
-	char *path = malloc(room), *text = NULL;
-	struct lora_message message = {.file = file};
-	enum lora_path_kind kind = LORA_PATH_ABSENT;
-	enum lora_status status = path ? LORA_OK : lora__fail_memory(err);
+	char *out;
 
+	return asprintf(&out, "%s.minisig", path) < 0 ? NULL : out;
+}
+
+static enum lora_status judge_file(struct lora_trial *trial, const struct lora_file *file,
+				   const char *path, bool is_signed, struct lora_error *err)
+{
+	struct lora_message message = {.file = file};
+	enum lora_status status;
+	char *text = NULL;
+	size_t size;
+
+	if (!is_signed)
+		return lora__trial_no(trial, err, "it is not signed: there is no '%s'",
+				      lora__escape(path));
+	status = lora__file_slurp(path, LORA_MINISIG_LIMIT, &text, &size, err);
 	if (!status) {
-		(void)snprintf(path, room, "%s.minisig", trial->path);
-		status = lora__path_kind(path, &kind, err);
-	}
-	if (!status && kind == LORA_PATH_ABSENT)
-		status = lora__trial_no(trial, err, "it is not signed: there is no '%s'",
-					lora__escape(path));
-	else if (!status)
-		status = lora__file_slurp(path, LORA_MINISIG_LIMIT, &text, &size, err);
-	if (!status && text) {
 		status = lora__trial_signature(trial, text, size, &message, "file:", err);
 		lora__context(err, status, "'%s'", lora__escape(path));
 	}
 	free(text);
-	free(path);
 	return status;
 }
 
-/* Does it look like one of minisign's files, and is it a public key? */
-static enum lora_status probe_key(const struct lora_file *file, bool *found,
-				  struct lora_public_key *key, struct lora_error *err)
+/* What says by itself who vouches for it: a public key, or a statement. *done unless it is neither
+ * (or has a .minisig, which then counts). */
+static enum lora_status judge_special(struct lora_trial *trial, const struct lora_file *file,
+				      bool *done, struct lora_error *err)
 {
-	static const char head[] = "untrusted comment: ";
+	struct lora_public_key key;
+	size_t size = (size_t)file->size;
 	char *text = NULL;
 	enum lora_status status;
 
-	*found = false;
-	if (file->size < sizeof(head) || file->size > LORA_MINISIG_LIMIT)
+	*done = false;
+	if (file->size > LORA_ENVELOPE_LIMIT)
 		return LORA_OK;
-	status = read_all(file, LORA_MINISIG_LIMIT, &text, err);
-	if (!status && memcmp(text, head, sizeof(head) - 1) == 0)
-		*found = lora__public_parse(key, text, (size_t)file->size, NULL) == LORA_OK;
+	status = read_all(file, LORA_ENVELOPE_LIMIT, &text, err);
+	if (!status && lora__public_parse(&key, text, size, NULL) == LORA_OK) {
+		*done = true;
+		trial->verdict.kind = "key";
+		status = lora__trial_key(trial, &key, err);
+	} else if (!status && lora__envelope_probe(text, size)) {
+		*done = true;
+		status = lora__trial_statement(trial, text, size, err);
+	}
 	free(text);
 	return status;
 }
@@ -110,16 +120,22 @@ static enum lora_status probe_key(const struct lora_file *file, bool *found,
 static enum lora_status verify_file(struct lora_trial *trial, struct lora_error *err)
 {
 	struct lora_file file = LORA_FILE_INIT;
-	struct lora_public_key key;
-	bool is_key = false;
+	char *path = NULL;
+	bool done = false;
+	enum lora_path_kind kind = LORA_PATH_ABSENT;
 	enum lora_status status = lora__file_open(&file, trial->path, err);
 
+	trial->verdict.kind = "file";
+	if (!status && !(path = signature_path(trial->path)))
+		status = lora__fail_memory(err);
 	if (!status)
-		status = probe_key(&file, &is_key, &key, err);
-	trial->verdict.kind = is_key ? "key" : "file";
-	if (!status)
-		status = is_key ? lora__trial_key(trial, &key, err) : judge_file(trial, &file, err);
+		status = lora__path_kind(path, &kind, err);
+	if (!status && kind == LORA_PATH_ABSENT)
+		status = judge_special(trial, &file, &done, err);
+	if (!status && !done)
+		status = judge_file(trial, &file, path, kind != LORA_PATH_ABSENT, err);
 	lora__file_close(&file);
+	free(path);
 	return status;
 }
 

@@ -18,7 +18,8 @@ work=$cli_folder/work OUT=$cli_folder/stdout ERR=$cli_folder/stderr
 STATUS=0
 cli_faults=0
 export HOME=$cli_folder/home XDG_CACHE_HOME=$cli_folder/cache
-unset LORACTL_CPU NO_COLOR HF_HOME HF_HUB_CACHE
+export XDG_CONFIG_HOME=$cli_folder/config XDG_STATE_HOME=$cli_folder/state
+unset LORACTL_PASSPHRASE_FILE SOURCE_DATE_EPOCH LORACTL_CPU NO_COLOR HF_HOME HF_HUB_CACHE
 mkdir "$work" "$HOME" "$XDG_CACHE_HOME"
 : >"$OUT"
 : >"$ERR"
