@@ -196,9 +196,10 @@ LORA_API enum lora_status lora_attest(char **envelope, const struct lora_subject
 				      size_t count, const char *type, const char *predicate,
 				      const struct lora_secret_key *key, struct lora_error *err);
 /* The provenance of a merge, from its receipt (loractl.receipt/1): the subjects are the merged
- * files and the merged root. */
+ * files and the merged root. file: what a model in one file is called where it stands; NULL: as in
+ * the receipt. */
 LORA_API enum lora_status lora_attest_receipt(char **envelope, const char *receipt,
-					      const struct lora_secret_key *key,
+					      const char *file, const struct lora_secret_key *key,
 					      struct lora_error *err);
 /* What was verified, from a report (loractl.verify/1), about those subjects. */
 LORA_API enum lora_status lora_attest_report(char **envelope, const char *report,

@@ -63,13 +63,14 @@ static char *statement_path(const char *output, bool directory)
 enum lora_status merge_trust_sign(const char *receipt, const struct lora_secret_key *key,
 				  const char *output, bool directory, struct lora_error *err)
 {
+	const char *slash = strrchr(output, '/'), *name = slash ? slash + 1 : output;
 	char *envelope = NULL, *path = statement_path(output, directory);
 	enum lora_status status =
 	    path ? LORA_OK
 		 : opt_fail(err, LORA_SYSTEM, "out of memory: the merge stands, unsigned");
 
 	if (!status)
-		status = lora_attest_receipt(&envelope, receipt, key, err);
+		status = lora_attest_receipt(&envelope, receipt, directory ? NULL : name, key, err);
 	if (!status) /* what belongs to an output that --force replaced goes with it */
 		status = lora_attest_write(path, envelope, !directory, err);
 	free(envelope);

@@ -174,7 +174,7 @@ static enum lora_status parse(struct lora_json **out, const char *text, const ch
 	return status;
 }
 
-enum lora_status lora_attest_receipt(char **envelope, const char *receipt,
+enum lora_status lora_attest_receipt(char **envelope, const char *receipt, const char *file,
 				     const struct lora_secret_key *key, struct lora_error *err)
 {
 	struct lora_json_writer *w = lora__json_writer_minimal();
@@ -188,6 +188,10 @@ enum lora_status lora_attest_receipt(char **envelope, const char *receipt,
 	*envelope = NULL;
 	if (!status)
 		status = find_subjects(&subjects, &count, lora__json_get(json, "merged"), err);
+	if (!status && file && count != 2)
+		status = lora__fail(err, LORA_USAGE, "it describes more than one file");
+	if (!status && file)
+		subjects[0].name = file;
 	if (!status)
 		status = write_provenance(w, receipt, json, err);
 	if (!status)
