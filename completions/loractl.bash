@@ -3,7 +3,7 @@
 _loractl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
-	local command='' commands=' inspect merge unmerge rebuild help'
+	local command='' commands=' inspect diff merge unmerge rebuild pack unpack log fsck gc keygen sign verify trust help'
 	local kind=none words='' options='' i
 
 	# bash takes --option=value apart at the '='
@@ -39,13 +39,24 @@ _loractl()
 		--color) kind=words words='auto always never' ;;
 		esac
 		;;
+	diff)
+		kind=files
+		options=' --modules --allow-unmatched --allow-unknown --key-map -q --quiet -v --verbose --threads --color -h --help --version --json'
+		case $prev in
+		--key-map) kind=files ;;
+		--threads) kind=none ;;
+		--color) kind=words words='auto always never' ;;
+		esac
+		;;
 	merge)
 		kind=files
-		options=' -o --output --dtype --undo --undo-large --dry-run --verify --force --no-receipt --require-bound --allow-unmatched --key-map --allow-noop --allow-unknown --allow-mutated-base --tied --tokenizer -q --quiet -v --verbose --threads --color -h --help --version --json'
+		options=' -o --output --dtype --undo --undo-large --dry-run --verify --force --no-receipt --require-bound --require-signed --sign --passphrase-fd --allow-unmatched --key-map --allow-noop --allow-unknown --allow-mutated-base --tied --tokenizer -q --quiet -v --verbose --threads --color -h --help --version --json'
 		case $prev in
 		-o | --output) kind=files ;;
 		--dtype) kind=words words='f32 f16 bf16' ;;
 		--undo) kind=files ;;
+		--sign) kind=files ;;
+		--passphrase-fd) kind=none ;;
 		--key-map) kind=files ;;
 		--tied) kind=words words='split refuse' ;;
 		--tokenizer) kind=words words='base adapter' ;;
@@ -69,6 +80,96 @@ _loractl()
 		options=' -o --output -q --quiet -v --verbose --threads --color -h --help --version --json'
 		case $prev in
 		-o | --output) kind=files ;;
+		--threads) kind=none ;;
+		--color) kind=words words='auto always never' ;;
+		esac
+		;;
+	pack)
+		kind=folders
+		options=' -o --output --append --name --message --base --all -q --quiet -v --verbose --threads --color -h --help --version --json'
+		case $prev in
+		-o | --output) kind=files ;;
+		--name) kind=none ;;
+		--message) kind=none ;;
+		--base) kind=files ;;
+		--threads) kind=none ;;
+		--color) kind=words words='auto always never' ;;
+		esac
+		;;
+	unpack)
+		kind=files
+		options=' -o --output --manifest -q --quiet -v --verbose --threads --color -h --help --version'
+		case $prev in
+		-o | --output) kind=folders ;;
+		--threads) kind=none ;;
+		--color) kind=words words='auto always never' ;;
+		esac
+		;;
+	log)
+		kind=files
+		options=' -q --quiet -v --verbose --threads --color -h --help --version --json'
+		case $prev in
+		--threads) kind=none ;;
+		--color) kind=words words='auto always never' ;;
+		esac
+		;;
+	fsck)
+		kind=files
+		options=' --repair -q --quiet -v --verbose --threads --color -h --help --version --json'
+		case $prev in
+		--threads) kind=none ;;
+		--color) kind=words words='auto always never' ;;
+		esac
+		;;
+	gc)
+		kind=files
+		options=' --keep -q --quiet -v --verbose --threads --color -h --help --version'
+		case $prev in
+		--keep) kind=none ;;
+		--threads) kind=none ;;
+		--color) kind=words words='auto always never' ;;
+		esac
+		;;
+	keygen)
+		options=' -o --output --comment --no-passphrase --passphrase-fd -q --quiet -v --verbose --threads --color -h --help --version'
+		case $prev in
+		-o | --output) kind=files ;;
+		--comment) kind=none ;;
+		--passphrase-fd) kind=none ;;
+		--threads) kind=none ;;
+		--color) kind=words words='auto always never' ;;
+		esac
+		;;
+	sign)
+		kind=files
+		options=' -k --key --comment --force --passphrase-fd -q --quiet -v --verbose --threads --color -h --help --version'
+		case $prev in
+		-k | --key) kind=files ;;
+		--comment) kind=none ;;
+		--passphrase-fd) kind=none ;;
+		--threads) kind=none ;;
+		--color) kind=words words='auto always never' ;;
+		esac
+		;;
+	verify)
+		kind=files
+		options=' -p --pub --lock --level -q --quiet -v --verbose --threads --color -h --help --version --json'
+		case $prev in
+		-p | --pub) kind=files ;;
+		--lock) kind=files ;;
+		--level) kind=none ;;
+		--threads) kind=none ;;
+		--color) kind=words words='auto always never' ;;
+		esac
+		;;
+	trust)
+		options=' --as --scope --until --lock -p --pub -q --quiet -v --verbose --threads --color -h --help --version --json'
+		case $prev in
+		--as) kind=none ;;
+		--scope) kind=none ;;
+		--until) kind=none ;;
+		--lock) kind=files ;;
+		-p | --pub) kind=files ;;
 		--threads) kind=none ;;
 		--color) kind=words words='auto always never' ;;
 		esac

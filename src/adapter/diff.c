@@ -75,9 +75,9 @@ enum lora_status lora__diff_same_bytes(const struct lora_adapter *x, const struc
 	for (uint64_t at = 0; at < a->size && *same && !status; at += CHUNK) {
 		size_t n = a->size - at < CHUNK ? (size_t)(a->size - at) : CHUNK;
 
-		status = lora__file_read(&x->files[a->file], a->begin + at, left, n, err);
+		status = lora__adapter_read(x, a, at, left, n, err);
 		if (!status)
-			status = lora__file_read(&y->files[b->file], b->begin + at, right, n, err);
+			status = lora__adapter_read(y, b, at, right, n, err);
 		*same = *same && (status || memcmp(left, right, n) == 0);
 	}
 	free(left);
@@ -175,10 +175,10 @@ static enum lora_status diff_adapters(struct lora_diff *diff, struct lora_adapte
 		status = compare_tensors(diff, x, y, &in_x, &in_y, err);
 	if (!status)
 		status = lora__diff_modules(diff, x, y, &in_y, threads, observer, err);
-	for (size_t i = 0; i < x->file_count && !status; i++)
-		status = lora__file_unchanged(&x->files[i], err);
-	for (size_t i = 0; i < y->file_count && !status; i++)
-		status = lora__file_unchanged(&y->files[i], err);
+	if (!status)
+		status = lora__adapter_unchanged(x, err);
+	if (!status)
+		status = lora__adapter_unchanged(y, err);
 	if (!status)
 		diff->same = lora__sha256_equal(&root_x, &root_y);
 	lora__places_fini(&in_x);

@@ -43,7 +43,7 @@ enum lora_status lora__adapter_part(struct lora_adapter *adapter, const char *na
 	return add(adapter, &part, err);
 }
 
-static enum lora_status hash_file(const struct lora_file *file, struct lora_sha256 *digest,
+static enum lora_status hash_file(const struct lora_source *file, struct lora_sha256 *digest,
 				  struct lora_error *err)
 {
 	struct lora_hasher *hasher = lora__hasher_new();
@@ -53,18 +53,28 @@ static enum lora_status hash_file(const struct lora_file *file, struct lora_sha2
 	for (uint64_t done = 0; done < file->size && !status;) {
 		size_t n = file->size - done < CHUNK ? (size_t)(file->size - done) : CHUNK;
 
-		status = lora__file_read(file, done, buffer, n, err);
+		status = lora__source_read(file, done, buffer, n, err);
 		if (!status)
 			lora__hasher_update(hasher, buffer, n);
 		done += n;
 	}
 	if (!status)
-		status = lora__file_unchanged(file, err);
+		status = file->origin->unchanged(file, err);
 	if (!status)
 		lora__hasher_final(hasher, digest);
 	lora__hasher_free(hasher);
 	free(buffer);
 	return status;
+}
+
+static const char *name_of(const struct lora_source *file)
+{
+	const char *slash;
+
+	if (file->snapshot)
+		return lora__snapshot_manifest(file->snapshot)->files[file->number].name;
+	slash = strrchr(file->file.path, '/');
+	return slash ? slash + 1 : file->file.path;
 }
 
 enum lora_status lora_adapter_parts(struct lora_adapter *adapter,
@@ -75,10 +85,8 @@ enum lora_status lora_adapter_parts(struct lora_adapter *adapter,
 	enum lora_status status = LORA_OK;
 
 	for (size_t i = 0; i < adapter->file_count && !adapter->parts_hashed && !status; i++) {
-		const struct lora_file *file = &adapter->files[i];
-		const char *slash = strrchr(file->path, '/');
-		struct lora_adapter_part part = {
-		    slash ? slash + 1 : file->path, true, file->size, {{0}}};
+		const struct lora_source *file = &adapter->files[i];
+		struct lora_adapter_part part = {name_of(file), true, file->size, {{0}}};
 
 		status = hash_file(file, &part.digest, err);
 		if (!status)

@@ -79,7 +79,9 @@ static void load(void)
 	loaded = find(handles, "cblas_sgemm", &table.sgemm) &&
 		 find(handles, "cblas_dgemm", &table.dgemm) &&
 		 find(handles, "cblas_dnrm2", &table.dnrm2) &&
-		 find(handles, "dgeqrf_", &table.dgeqrf) && find(handles, "dgesvd_", &table.dgesvd);
+		 find(handles, "dgeqrf_", &table.dgeqrf) &&
+		 find(handles, "dorgqr_", &table.dorgqr) &&
+		 find(handles, "dgesvd_", &table.dgesvd) && find(handles, "dsyev_", &table.dsyev);
 	table.set_threads(1);
 }
 

@@ -16,6 +16,11 @@
 /* LAPACK has no header of its own everywhere. Fortran passes the lengths of strings at the end. */
 typedef void lora_dgeqrf(const int *m, const int *n, double *a, const int *lda, double *tau,
 			 double *work, const int *lwork, int *info);
+typedef void lora_dorgqr(const int *m, const int *n, const int *k, double *a, const int *lda,
+			 const double *tau, double *work, const int *lwork, int *info);
+typedef void lora_dsyev(const char *jobz, const char *uplo, const int *n, double *a, const int *lda,
+			double *w, double *work, const int *lwork, int *info, size_t jobz_length,
+			size_t uplo_length);
 typedef void lora_dgesvd(const char *jobu, const char *jobvt, const int *m, const int *n, double *a,
 			 const int *lda, double *s, double *u, const int *ldu, double *vt,
 			 const int *ldvt, double *work, const int *lwork, int *info,
@@ -26,7 +31,9 @@ struct lora_blas {
 	__typeof__(cblas_dgemm) *dgemm;
 	__typeof__(cblas_dnrm2) *dnrm2;
 	lora_dgeqrf *dgeqrf;
+	lora_dorgqr *dorgqr;
 	lora_dgesvd *dgesvd;
+	lora_dsyev *dsyev;
 	/* For the whole process, as it has no setting of smaller reach; 1 until somebody calls it.
 	 * Never NULL; a BLAS that has no such setting ignores it. */
 	void (*set_threads)(int threads);

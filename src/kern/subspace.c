@@ -19,42 +19,25 @@
 #include <float.h>
 #include <limits.h>
 #include <math.h>
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cblas.h>
-
 #include "base/checked.h"
 #include "base/error.h"
+#include "kern/blas.h"
 #include "kern/subspace.h"
-
-/* LAPACK has no header of its own everywhere. Fortran passes the lengths of strings at the end. */
-void dgeqrf_(const int *m, const int *n, double *a, const int *lda, double *tau, double *work,
-	     const int *lwork, int *info);
-void dorgqr_(const int *m, const int *n, const int *k, double *a, const int *lda, const double *tau,
-	     double *work, const int *lwork, int *info);
-void dgesvd_(const char *jobu, const char *jobvt, const int *m, const int *n, double *a,
-	     const int *lda, double *s, double *u, const int *ldu, double *vt, const int *ldvt,
-	     double *work, const int *lwork, int *info, size_t jobu_length, size_t jobvt_length);
-void dsyev_(const char *jobz, const char *uplo, const int *n, double *a, const int *lda, double *w,
-	    double *work, const int *lwork, int *info, size_t jobz_length, size_t uplo_length);
 
 /* ---- the wrappers */
 
-static void set_one_thread(void)
-{
-#if defined(OPENBLAS_VERSION)
-	openblas_set_num_threads(1);
-#endif
-}
+/* The process's own, once somebody asked for it. */
+static _Atomic(const struct lora_blas *) blas;
 
-static void use_one_thread(void)
+static enum lora_status load(struct lora_error *err)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-	pthread_once(&once, set_one_thread);
+	blas = lora__blas(err);
+	return blas ? LORA_OK : LORA_SYSTEM;
 }
 
 /* A column-major matrix that is worked on. */
@@ -83,7 +66,7 @@ static enum lora_status qr(struct dense A, const struct workspace *w, struct lor
 {
 	int info = 0;
 
-	dgeqrf_(&A.rows, &A.cols, A.at, &A.ld, w->tau, w->work, &w->size, &info);
+	blas->dgeqrf(&A.rows, &A.cols, A.at, &A.ld, w->tau, w->work, &w->size, &info);
 	return report(err, "dgeqrf", info);
 }
 
@@ -95,7 +78,8 @@ static enum lora_status orthonormalize(struct dense A, const struct workspace *w
 	int info = 0;
 
 	if (!status)
-		dorgqr_(&A.rows, &A.cols, &A.cols, A.at, &A.ld, w->tau, w->work, &w->size, &info);
+		blas->dorgqr(&A.rows, &A.cols, &A.cols, A.at, &A.ld, w->tau, w->work, &w->size,
+			     &info);
 	return status ? status : report(err, "dorgqr", info);
 }
 
@@ -108,8 +92,8 @@ static enum lora_status singular(struct dense A, bool vectors, double *values,
 	double none = 0;
 	int info = 0;
 
-	dgesvd_(vectors ? "O" : "N", "N", &A.rows, &A.cols, A.at, &A.ld, values, &none, &one, &none,
-		&one, w->work, &w->size, &info, 1, 1);
+	blas->dgesvd(vectors ? "O" : "N", "N", &A.rows, &A.cols, A.at, &A.ld, values, &none, &one,
+		     &none, &one, w->work, &w->size, &info, 1, 1);
 	return report(err, "dgesvd", info);
 }
 
@@ -119,7 +103,7 @@ static enum lora_status eigenvalues(struct dense A, double *values, const struct
 {
 	int info = 0;
 
-	dsyev_("N", "L", &A.rows, A.at, &A.ld, values, w->work, &w->size, &info, 1, 1);
+	blas->dsyev("N", "L", &A.rows, A.at, &A.ld, values, w->work, &w->size, &info, 1, 1);
 	return report(err, "dsyev", info);
 }
 
@@ -128,7 +112,7 @@ static void multiply(double alpha, struct dense A, bool ta, struct dense B, bool
 		     struct dense C)
 {
 	if (C.rows && C.cols)
-		cblas_dgemm(CblasColMajor, ta ? CblasTrans : CblasNoTrans,
+		blas->dgemm(CblasColMajor, ta ? CblasTrans : CblasNoTrans,
 			    tb ? CblasTrans : CblasNoTrans, C.rows, C.cols, ta ? A.rows : A.cols,
 			    alpha, A.at, A.ld, B.at, B.ld, beta, C.at, C.ld);
 }
@@ -414,8 +398,9 @@ enum lora_status lora__products_compare(const struct lora_product *x, const stru
 		return lora__fail(err, LORA_USAGE, "updates of two shapes are not compared");
 	if (s.k == 0 || x->m == 0 || x->n == 0)
 		return LORA_OK;
-	use_one_thread();
-	status = scratch_new(&s, &memory, err);
+	status = load(err);
+	if (!status)
+		status = scratch_new(&s, &memory, err);
 	if (!status)
 		status = triangle(&s, s.S, &Bx, &By, err);
 	if (!status)
@@ -468,10 +453,11 @@ enum lora_status lora__range_new(struct lora_range **out, size_t d, size_t l,
 	if (l == 0 || l > d || lora__mul_overflows(d, l, &area) || area > INT_MAX)
 		return lora__fail(err, LORA_USAGE, "a range of %zu in %zu dimensions", l, d);
 	total = 2 * area + (uint64_t)l * l + (2 + WORK_PER_COLUMN) * (uint64_t)l;
+	if (load(err))
+		return LORA_SYSTEM;
 	range = calloc(1, sizeof(*range) + (size_t)total * sizeof(double));
 	if (!range)
 		return lora__fail_memory(err);
-	use_one_thread();
 	at = range->memory;
 	range->Q = take(&at, d, l);
 	range->Y = take(&at, d, l);

@@ -281,8 +281,7 @@ static enum lora_status read_origin(const struct explain *x, struct origin from,
 {
 	if (!from.adapter)
 		return lora_model_read(x->plan->base, from.tensor, at, out, n, err);
-	return lora__file_read(&from.adapter->files[from.tensor->file], from.tensor->begin + at,
-			       out, n, err);
+	return lora__adapter_read(from.adapter, from.tensor, at, out, n, err);
 }
 
 static enum lora_status look_at_bytes(const struct explain *x, struct origin from,

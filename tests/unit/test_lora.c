@@ -339,29 +339,29 @@ static void index_good(void **state)
 static void index_bad(void **state)
 {
 	static const struct entry cases[] = {
-	    {0, 1, 0, 0, 0, {0}, 1},			   /* no bytes */
-	    {(uint64_t)1 << 48, 1, 0, 0, 0, {1}, 1},	   /* too many */
-	    {UINT64_MAX, 1, 0, 0, 0, {1}, 1},		   /* wraps */
-	    {(uint64_t)1 << 47, 1, 0, 0, 0, {1}, 1},	   /* more words than bytes */
-	    {8, 0, 0, 0, 0, {8}, 1},			   /* width */
+	    {0, 1, 0, 0, 0, {0}, 1},		     /* no bytes */
+	    {(uint64_t)1 << 48, 1, 0, 0, 0, {1}, 1}, /* too many */
+	    {UINT64_MAX, 1, 0, 0, 0, {1}, 1},	     /* wraps */
+	    {(uint64_t)1 << 47, 1, 0, 0, 0, {1}, 1}, /* more words than bytes */
+	    {8, 0, 0, 0, 0, {8}, 1},		     /* width */
 	    {8, 3, 0, 0, 0, {3, 3, 2}, 3},
 	    {8, 16, 0, 0, 0, {8}, 1},
-	    {7, 2, 0, 0, 0, {3, 4}, 2},			   /* no multiple */
-	    {8, 1, 1, 0, 0, {8}, 1},			   /* rotated bytes */
-	    {8, 2, 4, 0, 0, {4, 4}, 2},			   /* flags */
+	    {7, 2, 0, 0, 0, {3, 4}, 2}, /* no multiple */
+	    {8, 1, 1, 0, 0, {8}, 1},	/* rotated bytes */
+	    {8, 2, 4, 0, 0, {4, 4}, 2}, /* flags */
 	    {8, 2, 0, 1, 0, {4, 4}, 2},
-	    {8, 2, 0, 0, 1, {4, 4}, 2},			   /* a parent without the flag */
-	    {8, 2, 2, 0, 1, {4, 4}, 2},			   /* itself */
-	    {8, 2, 2, 0, 7, {4, 4}, 2},			   /* later */
+	    {8, 2, 0, 0, 1, {4, 4}, 2}, /* a parent without the flag */
+	    {8, 2, 2, 0, 1, {4, 4}, 2}, /* itself */
+	    {8, 2, 2, 0, 7, {4, 4}, 2}, /* later */
 	    {8, 2, 2, 0, UINT32_MAX, {4, 4}, 2},
-	    {6, 2, 2, 0, 0, {3, 3}, 2},			   /* of another size */
-	    {8, 2, 0, 0, 0, {3, 4}, 2},			   /* stored, too short */
+	    {6, 2, 2, 0, 0, {3, 3}, 2}, /* of another size */
+	    {8, 2, 0, 0, 0, {3, 4}, 2}, /* stored, too short */
 	    {8, 2, 0, 0, 0, {5, 4}, 2},
-	    {8, 2, 0, 0, 0, {1u << 24, 4}, 2},		   /* an empty frame */
-	    {8, 2, 0, 0, 0, {1u << 24 | 4, 4}, 2},	   /* one that gains nothing */
+	    {8, 2, 0, 0, 0, {1u << 24, 4}, 2},	   /* an empty frame */
+	    {8, 2, 0, 0, 0, {1u << 24 | 4, 4}, 2}, /* one that gains nothing */
 	    {8, 2, 0, 0, 0, {2u << 24, 4}, 2},
 	    {8, 2, 0, 0, 0, {2u << 24 | 2, 4}, 2},
-	    {8, 2, 0, 0, 0, {3u << 24 | 1, 4}, 2},	   /* no method */
+	    {8, 2, 0, 0, 0, {3u << 24 | 1, 4}, 2}, /* no method */
 	    {8, 2, 0, 0, 0, {255u << 24 | 1, 4}, 2},
 	};
 	struct lora_object objects[16];
@@ -375,9 +375,9 @@ static void index_bad(void **state)
 
 		for (unsigned k = 0; k < cases[i].count; k++)
 			data += cases[i].words[k] & 0xffffff;
-		assert_int_equal(walk_all(bytes, make_index(bytes, entries, 2), data, objects,
-					  &count),
-				 LORA_INPUT);
+		assert_int_equal(
+		    walk_all(bytes, make_index(bytes, entries, 2), data, objects, &count),
+		    LORA_INPUT);
 		assert_int_equal(count, 1);
 	}
 	put(bytes, 0, 8); /* no entry */
@@ -453,9 +453,9 @@ static void planes(void **state)
 			lora__planes_split(layout, in, p, size, out);
 			for (size_t i = 0; i < n; i++)
 				for (unsigned k = 0; k < widths[w]; k++)
-					assert_int_equal(out[k * n + i],
-							 plane_byte(in, p, widths[w],
-								    layout.rotated, i, k));
+					assert_int_equal(
+					    out[k * n + i],
+					    plane_byte(in, p, widths[w], layout.rotated, i, k));
 			lora__planes_join(layout, out, p, size, back);
 			assert_memory_equal(back, in, size);
 			if (p) { /* in place of the parent, as chains are decoded */
@@ -491,9 +491,9 @@ static void round_trip(struct lora_codec *codec, struct lora_layout layout, cons
 	uint64_t sum;
 
 	memset(out, 0x5a, size + 1);
-	assert_int_equal(lora__chunk_encode(codec, words, layout, in, parent, size, out, stored,
-					    scratch, NULL),
-			 LORA_OK);
+	assert_int_equal(
+	    lora__chunk_encode(codec, words, layout, in, parent, size, out, stored, scratch, NULL),
+	    LORA_OK);
 	assert_true(*stored <= size);
 	assert_int_equal(out[size], 0x5a);
 	assert_int_equal(lora__words_check(words, layout, size, &sum, NULL), LORA_OK);
@@ -548,9 +548,9 @@ static void frames_that_lie(void **state)
 	size_t packed = sizeof(frame);
 
 	(void)state;
-	assert_int_equal(lora__frame_pack(codec, LORA_FRAME_REPEATS, big, LORA_CHUNK_SIZE, frame,
-					  &packed, NULL),
-			 LORA_OK);
+	assert_int_equal(
+	    lora__frame_pack(codec, LORA_FRAME_REPEATS, big, LORA_CHUNK_SIZE, frame, &packed, NULL),
+	    LORA_OK);
 	assert_in_range(packed, 1, 1000);
 	if (packed > 99)
 		packed = 99;
@@ -566,12 +566,12 @@ static void frames_that_lie(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(superblock),  cmocka_unit_test(features),
-	    cmocka_unit_test(records),	   cmocka_unit_test(commits),
+	    cmocka_unit_test(superblock),    cmocka_unit_test(features),
+	    cmocka_unit_test(records),	     cmocka_unit_test(commits),
 	    cmocka_unit_test(commit_fields), cmocka_unit_test(index_good),
-	    cmocka_unit_test(index_bad),   cmocka_unit_test(index_depth),
-	    cmocka_unit_test(planes),	   cmocka_unit_test(layouts),
-	    cmocka_unit_test(chunks),	   cmocka_unit_test(frames_that_lie),
+	    cmocka_unit_test(index_bad),     cmocka_unit_test(index_depth),
+	    cmocka_unit_test(planes),	     cmocka_unit_test(layouts),
+	    cmocka_unit_test(chunks),	     cmocka_unit_test(frames_that_lie),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

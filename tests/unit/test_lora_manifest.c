@@ -106,7 +106,8 @@ static void variations(void **state)
 		const char *words; /* NULL: it is read */
 	} cases[] = {
 	    {"\"base_root\":null", "\"base_root\":\"" D1 "\"", NULL},
-	    {"\"message\":\"\"", "\"message\":\"a\\nb\\\"\\\\\\u0001\\u001f\\t\x7f\xc3\xa9\"", NULL},
+	    {"\"message\":\"\"", "\"message\":\"a\\nb\\\"\\\\\\u0001\\u001f\\t\x7f\xc3\xa9\"",
+	     NULL},
 	    {"\"metadata\":{}", "\"metadata\":{\"\":\"\",\"a\":\"x\",\"b\":\"\"}", NULL},
 	    {"\"parent\":null", "\"parent\":\"" D1 "\"", "version and parent"},
 	    {"\"version\":1", "\"version\":2", "version and parent"},
@@ -146,9 +147,10 @@ static void variations(void **state)
 	    {"\"message\":\"\",", "", "lacks"},
 	    {"\"parent\":null,", "", "lacks"},
 	    {"manifest/1", "manifest/2", "schema"},
-	    {"{\"base_root\"", "{\"a\":{\"b\":{\"c\":{\"d\":{\"e\":{\"f\":{\"g\":{\"h\":{\"i\":{"
-			       "\"j\":{\"k\":{\"l\":{\"m\":{\"n\":{\"o\":{\"p\":{\"q\":1}}}}}}}}}}}}}}}},"
-			       "\"base_root\"",
+	    {"{\"base_root\"",
+	     "{\"a\":{\"b\":{\"c\":{\"d\":{\"e\":{\"f\":{\"g\":{\"h\":{\"i\":{"
+	     "\"j\":{\"k\":{\"l\":{\"m\":{\"n\":{\"o\":{\"p\":{\"q\":1}}}}}}}}}}}}}}}},"
+	     "\"base_root\"",
 	     "deep"},
 	    {"\"base_root\":null", "\"base_root\":true", "string"},
 	    {"\"base_root\":null", "\"base_root\":\"11\"", "64"},
@@ -321,9 +323,9 @@ static enum lora_status with_files(const char *const *names, size_t count)
 static void files(void **state)
 {
 	static const char *const ordered[] = {"a", "a-b/c", "a.b", "b/c", "b/d"},
-				*const twice[] = {"a", "a"}, *const backwards[] = {"b", "a"},
-				*const folder[] = {"a", "a-b", "a/b"},
-				*const deep[] = {"a/b", "a/b-c", "a/b/c"};
+				 *const twice[] = {"a", "a"}, *const backwards[] = {"b", "a"},
+				 *const folder[] = {"a", "a-b", "a/b"},
+				 *const deep[] = {"a/b", "a/b-c", "a/b/c"};
 	char name[2048], part[300];
 	const char *one[] = {name};
 
