@@ -30,6 +30,12 @@ static const char *kind_name(mode_t mode)
 				: "a device";
 }
 
+/* O_NONBLOCK: opening a pipe would wait for a writer. Regular files ignore it. */
+static int open_to_read(const char *path)
+{
+	return open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+}
+
 enum lora_status lora__file_open(struct lora_file *file, const char *path, struct lora_error *err)
 {
 	enum lora_status status = LORA_OK;
@@ -38,8 +44,7 @@ enum lora_status lora__file_open(struct lora_file *file, const char *path, struc
 	file->path = strdup(path);
 	if (file->path == NULL)
 		return lora__fail_memory(err);
-	/* O_NONBLOCK: opening a pipe would wait for a writer. Regular files ignore it. */
-	file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	file->fd = open_to_read(path);
 	if (file->fd < 0)
 		status = lora__fail_errno(err, "cannot open '%s'", lora__escape(path));
 	else if (fstat(file->fd, &file->stat) != 0)
@@ -62,17 +67,75 @@ void lora__file_close(struct lora_file *file)
 	*file = (struct lora_file)LORA_FILE_INIT;
 }
 
-enum lora_status lora__file_read(const struct lora_file *file, uint64_t offset, void *buffer,
+static bool same_time(struct timespec a, struct timespec b)
+{
+	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+/* Is `fd` the file that was opened, as it was then? */
+static enum lora_status prove(const struct lora_file *file, int fd, struct lora_error *err)
+{
+	const struct stat *then = &file->stat;
+	struct stat now;
+
+	if (fstat(fd, &now) != 0)
+		return lora__fail_system(err, "cannot examine '%s'", lora__escape(file->path));
+	if (now.st_dev == then->st_dev && now.st_ino == then->st_ino &&
+	    now.st_size == then->st_size && same_time(now.st_mtim, then->st_mtim) &&
+	    same_time(now.st_ctim, then->st_ctim))
+		return LORA_OK;
+	return lora__fail(err, LORA_INPUT,
+			  "'%s' changed while it was read: try again when it rests",
+			  lora__escape(file->path));
+}
+
+void lora__file_rest(struct lora_file *file)
+{
+	if (file->fd >= 0)
+		(void)close(file->fd);
+	file->fd = -1;
+	file->rests = true;
+}
+
+enum lora_status lora__file_lend(const struct lora_file *file, int *fd, struct lora_error *err)
+{
+	enum lora_status status;
+
+	*fd = file->fd;
+	if (!file->rests)
+		return LORA_OK;
+	*fd = open_to_read(file->path);
+	if (*fd < 0)
+		return lora__fail_errno(err, "cannot open '%s' again", lora__escape(file->path));
+	status = prove(file, *fd, err);
+	if (status != LORA_OK)
+		(void)close(*fd);
+	return status;
+}
+
+void lora__file_take_back(const struct lora_file *file, int fd)
+{
+	if (file->rests)
+		(void)close(fd);
+}
+
+enum lora_status lora__file_unchanged(const struct lora_file *file, struct lora_error *err)
+{
+	int fd;
+	enum lora_status status = lora__file_lend(file, &fd, err);
+
+	if (status != LORA_OK)
+		return status;
+	status = prove(file, fd, err);
+	lora__file_take_back(file, fd);
+	return status;
+}
+
+static enum lora_status read_all(const struct lora_file *file, int fd, uint64_t offset, char *to,
 				 size_t size, struct lora_error *err)
 {
-	char *to = buffer;
-
-	if (offset > INT64_MAX || size > INT64_MAX - offset)
-		return lora__fail(err, LORA_INPUT, "cannot read '%s': it has no byte %llu",
-				  lora__escape(file->path), (unsigned long long)offset);
 	while (size > 0) {
-		ssize_t got =
-		    pread(file->fd, to, size < PIECE_MAX ? size : PIECE_MAX, (off_t)offset);
+		ssize_t got = pread(fd, to, size < PIECE_MAX ? size : PIECE_MAX, (off_t)offset);
 
 		if (got < 0 && errno == EINTR)
 			continue;
@@ -88,25 +151,21 @@ enum lora_status lora__file_read(const struct lora_file *file, uint64_t offset, 
 	return LORA_OK;
 }
 
-static bool same_time(struct timespec a, struct timespec b)
+enum lora_status lora__file_read(const struct lora_file *file, uint64_t offset, void *buffer,
+				 size_t size, struct lora_error *err)
 {
-	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
-}
+	enum lora_status status;
+	int fd;
 
-enum lora_status lora__file_unchanged(const struct lora_file *file, struct lora_error *err)
-{
-	const struct stat *then = &file->stat;
-	struct stat now;
-
-	if (fstat(file->fd, &now) != 0)
-		return lora__fail_system(err, "cannot examine '%s'", lora__escape(file->path));
-	if (now.st_dev == then->st_dev && now.st_ino == then->st_ino &&
-	    now.st_size == then->st_size && same_time(now.st_mtim, then->st_mtim) &&
-	    same_time(now.st_ctim, then->st_ctim))
-		return LORA_OK;
-	return lora__fail(err, LORA_INPUT,
-			  "'%s' changed while it was read: try again when it rests",
-			  lora__escape(file->path));
+	if (offset > INT64_MAX || size > INT64_MAX - offset)
+		return lora__fail(err, LORA_INPUT, "cannot read '%s': it has no byte %llu",
+				  lora__escape(file->path), (unsigned long long)offset);
+	status = lora__file_lend(file, &fd, err);
+	if (status != LORA_OK)
+		return status;
+	status = read_all(file, fd, offset, buffer, size, err);
+	lora__file_take_back(file, fd);
+	return status;
 }
 
 enum lora_status lora__file_slurp(const char *path, uint64_t limit, char **text, size_t *size,

@@ -6,6 +6,8 @@
  * 1. A file is opened once (O_RDONLY | O_CLOEXEC, never O_NOFOLLOW: hub caches are symlinks), its
  *    identity (device, inode, size, mtime, ctime in ns) is kept, and lora__file_unchanged()
  *    compares it with fstat() later: what was checked is what is used.
+ *    A file that rests has no descriptor: it is opened by its path for each use, and proved to be
+ *    the same by all of that, so that a model may have more shards than a process has descriptors.
  * 2. Only regular files are read (a FIFO or device is LORA_INPUT); sizes come from fstat and are
  *    checked before memory is taken.
  *
@@ -26,7 +28,8 @@
 #include <sys/stat.h>
 
 struct lora_file {
-	int fd;	    /* -1: closed */
+	int fd;	    /* -1: closed, or resting */
+	bool rests; /* opened anew for each use */
 	char *path; /* as opened; for messages */
 	uint64_t size;
 	struct stat stat; /* at open */
@@ -40,6 +43,12 @@ struct lora_file {
 
 enum lora_status lora__file_open(struct lora_file *file, const char *path, struct lora_error *err);
 void lora__file_close(struct lora_file *file);
+/* Gives the descriptor of an open file back to the system. */
+void lora__file_rest(struct lora_file *file);
+/* A descriptor for one use, the file's own unless it rests. LORA_INPUT if its path has come to mean
+ * another file, or the file changed. */
+enum lora_status lora__file_lend(const struct lora_file *file, int *fd, struct lora_error *err);
+void lora__file_take_back(const struct lora_file *file, int fd);
 /* Exactly size bytes at offset (pread, EINTR and short reads handled). LORA_INPUT if the file ends
  * before, LORA_SYSTEM for I/O errors. Thread-safe. */
 enum lora_status lora__file_read(const struct lora_file *file, uint64_t offset, void *buffer,
@@ -86,6 +95,11 @@ enum lora_status lora__output_file(struct lora_output *output, const char *name,
 void lora__output_mode(struct lora_output *output, mode_t mode);
 /* Syncs and closes one file early (so that many small files do not exhaust descriptors). */
 enum lora_status lora__output_finish(struct lora_output *output, int fd, struct lora_error *err);
+/* A file of a directory output that was made but not written may rest until its turn, without a
+ * descriptor; commit refuses one that was not woken. */
+enum lora_status lora__output_rest(struct lora_output *output, int fd, struct lora_error *err);
+enum lora_status lora__output_wake(struct lora_output *output, const char *name, int *fd,
+				   struct lora_error *err);
 /* A companion file elsewhere (OUT.receipt.json, an undo record), renamed together with the output:
  * companions first, the output last. */
 enum lora_status lora__output_beside(struct lora_output *output, const char *path, int *fd,

@@ -316,6 +316,63 @@ void lora__output_mode(struct lora_output *output, mode_t mode)
 	lora__output_unlock();
 }
 
+static struct lora_output_member *find_member(struct lora_output *output, const char *name, int fd)
+{
+	for (size_t i = output->count; i-- > 0;) {
+		struct lora_output_member *member = &output->members[i];
+
+		if (name ? member->rests && strcmp(member->name, name) == 0
+			 : member->fd == fd && fd >= 0 && member->name)
+			return member;
+	}
+	return NULL;
+}
+
+enum lora_status lora__output_rest(struct lora_output *output, int fd, struct lora_error *err)
+{
+	struct lora_output_member *member;
+	enum lora_status status = LORA_OK;
+
+	lora__output_lock();
+	member = find_member(output, NULL, fd);
+	if (member == NULL) {
+		status = lora__fail(err, LORA_USAGE, "descriptor %d is none of '%s'", fd,
+				    lora__escape(output->place.path));
+	} else {
+		member->fd = -1;
+		member->rests = true;
+		(void)close(fd);
+	}
+	lora__output_unlock();
+	return status;
+}
+
+enum lora_status lora__output_wake(struct lora_output *output, const char *name, int *fd,
+				   struct lora_error *err)
+{
+	struct lora_output_member *member;
+	enum lora_status status;
+
+	*fd = -1;
+	lora__output_lock();
+	status = lora__output_check(output, err);
+	member = status == LORA_OK ? find_member(output, name, -1) : NULL;
+	if (member != NULL) {
+		*fd = openat(output->fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+		if (*fd < 0)
+			status =
+			    lora__fail_system(err, "cannot open '%s' in '%s'", lora__escape(name),
+					      lora__escape(output->place.path));
+		member->fd = *fd;
+		member->rests = *fd < 0;
+	} else if (status == LORA_OK) {
+		status = lora__fail(err, LORA_USAGE, "'%s' of '%s' does not rest",
+				    lora__escape(name), lora__escape(output->place.path));
+	}
+	lora__output_unlock();
+	return status;
+}
+
 enum lora_status lora__output_beside(struct lora_output *output, const char *path, int *fd,
 				     struct lora_error *err)
 {

@@ -12,7 +12,8 @@
 /* A file or directory inside a directory output, or the file of a file output (name: NULL). */
 struct lora_output_member {
 	char *name; /* relative to the output */
-	int fd;	    /* -1: synced and closed; directories are never kept open */
+	int fd;	    /* -1: synced and closed, or resting; directories are never kept open */
+	bool rests; /* made, and not yet written */
 	bool directory;
 };
 

@@ -83,6 +83,10 @@ static enum lora_status finish_files(struct lora_output *output, struct lora_err
 	for (size_t i = 0; i < output->count && status == LORA_OK; i++) {
 		struct lora_output_member member = output->members[i];
 
+		if (member.rests)
+			return lora__fail(err, LORA_USAGE, "'%s' of '%s' was never written",
+					  lora__escape(member.name),
+					  lora__escape(output->place.path));
 		if (member.fd < 0)
 			continue;
 		output->members[i].fd = -1;

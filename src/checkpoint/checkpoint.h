@@ -8,7 +8,8 @@
  *    weight_map puts elsewhere than it is, or that only one of the two knows, is refused.
  * 3. Where model.safetensors stands beside an index, the former is the model and the index is not
  *    read: so does transformers. `index_ignored` tells.
- * 4. Files are opened once. What is read later is checked against their identity then.
+ * 4. Files are opened once, but for those of many shards, which rest. What is read later is checked
+ *    against their identity then.
  */
 #ifndef LORA_CHECKPOINT_CHECKPOINT_H
 #define LORA_CHECKPOINT_CHECKPOINT_H
@@ -27,6 +28,7 @@
 /* Limits, each with its reason. */
 #define LORA_CONFIG_LIMIT ((uint64_t)16 << 20) /* config.json: the largest known has 100 KB */
 #define LORA_INDEX_LIMIT  ((uint64_t)64 << 20) /* the index of 140,000 tensors has 14 MB */
+#define LORA_OPEN_SHARDS  8u		       /* shards that are kept open; the others rest */
 
 struct lora_shard {
 	const char *name; /* file name inside the directory */

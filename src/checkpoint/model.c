@@ -166,6 +166,8 @@ static enum lora_status open_shard(struct lora_model *model, const char *name,
 	model->shard_count++; /* from here on lora_model_close() knows of it */
 	status = lora__container_load(index, &shard->head, &head_size, &shard->file, err);
 	shard->data_begin = head_size;
+	if (model->shard_count > LORA_OPEN_SHARDS)
+		lora__file_rest(&shard->file);
 out:
 	free(path);
 	return status;

@@ -80,7 +80,7 @@ enum lora_status lora_unmerge_expect(struct lora_unmerge_error *expected, struct
 	merge.threads = options->threads;
 	status = make_plan(&plan, err);
 	if (!status)
-		status = lora__pipeline_run(&plan, false, err);
+		status = lora__pipeline_run(&plan, NULL, false, err);
 	if (!status)
 		*expected = from_stats(&plan);
 	lora__plan_fini(&plan);
@@ -182,11 +182,10 @@ static enum lora_status write_near(struct lora_plan *plan, struct lora_unmerge_e
 	bool directory = plan->base->directory;
 	enum lora_status status = lora__output_begin(&output, path, directory, false, err);
 
-	for (size_t f = 0; f < plan->file_count && !status; f++)
-		status = lora__output_file(output, directory ? plan->files[f].name : NULL,
-					   plan->files[f].size, &plan->files[f].fd, err);
 	if (!status)
-		status = lora__pipeline_run(plan, false, err);
+		status = lora__pipeline_outputs(plan, output, err);
+	if (!status)
+		status = lora__pipeline_run(plan, output, false, err);
 	if (!status)
 		status = lora__model_unchanged(plan->base, err);
 	if (!status && directory)

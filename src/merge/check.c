@@ -249,7 +249,7 @@ enum lora_status lora__merge_check(struct lora_plan *plan, const struct lora_mod
 				    lora_model_tensor_count(merged), check.count);
 	else
 		status =
-		    lora__parallel(plan->options->threads, check.count, check_item, &check, err);
+		    lora__parallel(lora__merge_workers(plan), check.count, check_item, &check, err);
 	lora__watch_fini(&check.watch);
 	free(check.items);
 	return status;

@@ -29,6 +29,11 @@ static enum lora_status read_whole(const struct lora_plan *plan, const struct lo
 	return lora__view_read(plan->inputs[part->adapter].adapter, view, 0, view->rows, *out, err);
 }
 
+static bool keeps_left(const struct lora_edit *edit)
+{
+	return edit->left.rows * edit->left.cols <= LEFT_LIMIT / sizeof(float);
+}
+
 static enum lora_status load_part(struct lora_plan *plan, struct lora_part *part,
 				  struct lora_error *err)
 {
@@ -38,9 +43,30 @@ static enum lora_status load_part(struct lora_plan *plan, struct lora_part *part
 	if (edit->kind == LORA_EDIT_ADD_DENSE)
 		return LORA_OK;
 	status = read_whole(plan, part, &edit->right, &part->right, err);
-	if (!status && edit->left.rows * edit->left.cols <= LEFT_LIMIT / sizeof(float))
+	if (!status && keeps_left(edit))
 		status = read_whole(plan, part, &edit->left, &part->left, err);
 	return status;
+}
+
+static uint64_t part_room(const struct lora_part *part)
+{
+	const struct lora_edit *edit = part->edit;
+	uint64_t elements = edit->right.rows * edit->right.cols;
+
+	if (edit->kind == LORA_EDIT_ADD_DENSE)
+		return 0;
+	if (keeps_left(edit))
+		elements += edit->left.rows * edit->left.cols;
+	return elements * sizeof(float);
+}
+
+uint64_t lora__job_room(const struct lora_job *job)
+{
+	uint64_t room = job->dora ? part_room(job->dora) : 0;
+
+	for (size_t i = 0; i < job->add_count; i++)
+		room += part_room(&job->adds[i]);
+	return room;
 }
 
 enum lora_status lora__job_load(struct lora_plan *plan, struct lora_job *job,

@@ -151,20 +151,6 @@ static void note_swallowed(const struct lora_plan *plan, const struct lora_merge
 		    100 * summary->noise);
 }
 
-static enum lora_status open_outputs(struct lora_plan *plan, struct lora_output *output,
-				     struct lora_error *err)
-{
-	enum lora_status status = LORA_OK;
-
-	for (size_t f = 0; f < plan->file_count && !status; f++) {
-		struct lora_outfile *file = &plan->files[f];
-
-		status = lora__output_file(output, plan->base->directory ? file->name : NULL,
-					   file->size, &file->fd, err);
-	}
-	return status;
-}
-
 static bool needs_digests(const struct lora_merge_options *options)
 {
 	return !options->no_receipt || options->undo || options->expect;
@@ -339,14 +325,15 @@ static enum lora_status write_undo(struct lora_plan *plan, struct lora_output *o
 }
 
 /* Every block, and with a record what the blocks do not say. */
-static enum lora_status compute(struct lora_plan *plan, bool write, bool digests,
+static enum lora_status compute(struct lora_plan *plan, struct lora_output *output, bool digests,
 				struct lora_error *err)
 {
 	const char *undo = plan->options->undo;
-	enum lora_status status = undo ? lora__undo_begin(plan, write ? undo : NULL, err) : LORA_OK;
+	enum lora_status status =
+	    undo ? lora__undo_begin(plan, output ? undo : NULL, err) : LORA_OK;
 
 	if (!status)
-		status = lora__pipeline_run(plan, digests, err);
+		status = lora__pipeline_run(plan, output, digests, err);
 	if (!status && undo)
 		status = lora__undo_replaced(plan, err);
 	if (!status)
@@ -364,9 +351,9 @@ static enum lora_status write_all(struct lora_plan *plan, const char *path,
 	    lora__output_begin(&output, path, plan->base->directory, plan->options->force, err);
 
 	if (!status)
-		status = open_outputs(plan, output, err);
+		status = lora__pipeline_outputs(plan, output, err);
 	if (!status)
-		status = compute(plan, true, needs_digests(plan->options), err);
+		status = compute(plan, output, needs_digests(plan->options), err);
 	if (!status)
 		status = lora__receipt_expect(plan, err);
 	if (!status && plan->base->directory)
@@ -390,7 +377,7 @@ static enum lora_status write_all(struct lora_plan *plan, const char *path,
 static enum lora_status predict(struct lora_plan *plan, struct lora_merge_result *result,
 				struct lora_error *err)
 {
-	enum lora_status status = compute(plan, false, false, err);
+	enum lora_status status = compute(plan, NULL, false, err);
 
 	return status ? status : make_result(plan, result, err);
 }

@@ -11,12 +11,15 @@
  *
  * 1. A block's bytes and statistics depend on the plan alone; lanes see blocks in order: so the
  *output, its digests and its statistics are the same for every number of threads.
- * 2. Memory is the buffers: two for each worker and a few more. A file's blocks are taken in order,
- *so the block that a lane waits for always has a buffer: no deadlock.
+ * 2. Memory is the buffers, two for each worker and a few more, and the factors of the files under
+ *    way: the first is bounded by the number of workers, the second by that of files, whatever
+ *    --threads says. A file's blocks are taken in order, so the block that a lane waits for always
+ *    has a buffer: no deadlock.
  * 3. Hashing runs while the block is still in the processor's cache, on whichever worker is free;
- *lanes come before new blocks.
- * 4. Up to as many files as workers are under way at once, so that SHA-256, serial by nature, runs
- *on every core when there are several shards.
+ *    lanes come before new blocks.
+ * 4. Several files are under way at once, so that SHA-256, serial by nature, runs on every core.
+ * 5. A file has a descriptor from its first block to its last, and is synced when it loses it: a
+ *    model may have any number of shards.
  */
 #include "merge/pipeline.h"
 
@@ -36,6 +39,9 @@
 
 #define BLOCK                                                                                      \
 	(1u << 20) /* bytes: fits a core's second-level cache; a syscall's cost is lost in it */
+
+#define OPEN_MAX    8u		/* files under way; as many descriptors */
+#define FACTOR_ROOM (64u << 20) /* bytes for the factors of all files under way */
 
 enum { FILE_LANE, TENSOR_LANE, BASE_LANE, LANES };
 
@@ -59,8 +65,12 @@ struct lane {
 	struct lora_hasher *hasher;
 };
 
+/* BUSY: a worker opens or closes the file. */
+enum state { WAITING, BUSY, OPEN, DONE };
+
 struct stream {
 	struct lora_outfile *file;
+	enum state state;
 	size_t item;	      /* cursor: the next block's item ... */
 	uint64_t offset;      /* ... and bytes into it */
 	size_t chunk;	      /* ... and chunk, on the way back */
@@ -72,9 +82,10 @@ struct stream {
 
 struct pipeline {
 	struct lora_plan *plan;
+	struct lora_output *output; /* NULL in a dry run */
 	bool digests;
 	unsigned lanes; /* in use: the last one on the way back only */
-	unsigned workers;
+	unsigned workers, open_max;
 	size_t block_count;
 	struct block *blocks, *free_block;
 	uint8_t *memory;
@@ -129,20 +140,22 @@ static bool finished(const struct stream *stream)
 	return true;
 }
 
-/* Of the first `workers` unfinished files, the one whose lanes are least behind. NULL if all are
- * exhausted. */
+/* Of the first `open_max` files that are not done, the one whose lanes are least behind, or one
+ * that waits to be opened. NULL if there is nothing to take. */
 static struct stream *choose_stream(struct pipeline *p)
 {
 	struct stream *best = NULL;
 	uint64_t best_behind = 0;
 	unsigned open = 0;
 
-	for (size_t f = 0; f < p->plan->file_count && open < p->workers; f++) {
+	for (size_t f = 0; f < p->plan->file_count && open < p->open_max; f++) {
 		struct stream *stream = &p->streams[f];
 		uint64_t behind = stream->taken - stream->lane[FILE_LANE].next;
 
-		open += !finished(stream);
-		if (!exhausted(stream) && (!best || behind < best_behind)) {
+		open += stream->state != DONE;
+		if (stream->state != WAITING && (stream->state != OPEN || exhausted(stream)))
+			continue;
+		if (!best || behind < best_behind) {
 			best = stream;
 			best_behind = behind;
 		}
@@ -187,23 +200,29 @@ static enum lora_status copy_range(struct transfer move, const struct lora_outfi
 				   bool *done, struct lora_error *err)
 {
 	loff_t source = (loff_t)move.from, target = (loff_t)move.to;
+	int in = -1, failed = 0;
+	enum lora_status status = lora__file_lend(move.in, &in, err);
 
 	*done = false;
-	while (move.size > 0) {
-		ssize_t n = copy_file_range(move.in->fd, &source, file->fd, &target, move.size, 0);
+	while (!status && !failed && move.size > 0) {
+		ssize_t n = copy_file_range(in, &source, file->fd, &target, move.size, 0);
 
 		if (n > 0)
 			move.size -= (size_t)n;
-		else if (n < 0 && errno == EINTR)
-			continue;
-		else if (n == 0 || errno == EXDEV || errno == EINVAL || errno == ENOSYS ||
-			 errno == EOPNOTSUPP)
-			return LORA_OK; /* written again, the plain way */
-		else
-			return lora__fail_errno(err, "cannot write '%s'", lora__escape(file->name));
+		else if (n == 0)
+			failed = EINVAL;
+		else if (errno != EINTR)
+			failed = errno;
 	}
-	*done = true;
-	return LORA_OK;
+	if (status)
+		return status;
+	lora__file_take_back(move.in, in);
+	*done = !failed;
+	if (!failed || failed == EXDEV || failed == EINVAL || failed == ENOSYS ||
+	    failed == EOPNOTSUPP)
+		return LORA_OK; /* if not done: written again, the plain way */
+	errno = failed;
+	return lora__fail_errno(err, "cannot write '%s'", lora__escape(file->name));
 }
 
 static enum lora_status untouched(struct pipeline *p, const struct lora_outfile *file,
@@ -484,11 +503,87 @@ static enum lora_status move_block(struct pipeline *p, unsigned worker, struct s
 	return status;
 }
 
-static bool all_finished(const struct pipeline *p)
+/* The head goes first: it is hashed before any block. */
+static enum lora_status open_file(struct pipeline *p, struct stream *stream, struct lora_error *err)
+{
+	struct lora_outfile *file = stream->file;
+	const uint8_t *head =
+	    file->head ? file->head : p->plan->base->shards[file - p->plan->files].head;
+	enum lora_status status = LORA_OK;
+
+	if (p->output && file->fd < 0)
+		status = lora__output_wake(p->output, file->name, &file->fd, err);
+	if (!status && file->fd >= 0)
+		status = lora__write_at(file->fd, file->name, 0, head, file->head_size, err);
+	if (!status && p->digests)
+		lora__hasher_update(stream->lane[FILE_LANE].hasher, head, file->head_size);
+	return status;
+}
+
+static enum lora_status close_file(struct pipeline *p, struct stream *stream,
+				   struct lora_error *err)
+{
+	struct lora_outfile *file = stream->file;
+	int fd = file->fd;
+
+	file->fd = -1;
+	if (p->digests)
+		lora__hasher_final(stream->lane[FILE_LANE].hasher, &file->digest);
+	return fd < 0 ? LORA_OK : lora__output_finish(p->output, fd, err);
+}
+
+/* Opens a file that waits, or closes one that is finished. */
+static enum lora_status turn(struct pipeline *p, struct stream *stream, struct lora_error *err)
+{
+	bool begins = stream->state == WAITING;
+	enum lora_status status;
+
+	stream->state = BUSY;
+	pthread_mutex_unlock(&p->lock);
+	status = begins ? open_file(p, stream, err) : close_file(p, stream, err);
+	pthread_mutex_lock(&p->lock);
+	stream->state = begins ? OPEN : DONE;
+	p->failed = p->failed || status;
+	pthread_cond_broadcast(&p->changed);
+	return status;
+}
+
+static struct stream *choose_finished(struct pipeline *p)
 {
 	for (size_t f = 0; f < p->plan->file_count; f++)
-		if (!finished(&p->streams[f]))
+		if (p->streams[f].state == OPEN && finished(&p->streams[f]))
+			return &p->streams[f];
+	return NULL;
+}
+
+static bool all_done(const struct pipeline *p)
+{
+	for (size_t f = 0; f < p->plan->file_count; f++)
+		if (p->streams[f].state != DONE)
 			return false;
+	return true;
+}
+
+/* One thing that can be done now; false if there is none. Lanes first [3], then what frees a
+ * descriptor. Under the lock. */
+static bool step(struct pipeline *p, unsigned worker, enum lora_status *status,
+		 struct lora_error *err)
+{
+	struct stream *stream = NULL;
+	unsigned lane = 0;
+	struct block *block = choose_lane(p, &stream, &lane);
+
+	if (block) {
+		*status = move_lane(p, stream, lane, block, err);
+		return true;
+	}
+	stream = choose_finished(p);
+	if (!stream && p->free_block)
+		stream = choose_stream(p);
+	if (!stream)
+		return false;
+	*status = stream->state == WAITING || finished(stream) ? turn(p, stream, err)
+							       : move_block(p, worker, stream, err);
 	return true;
 }
 
@@ -499,21 +594,9 @@ static enum lora_status work(void *user, size_t item, unsigned worker, struct lo
 
 	(void)item;
 	pthread_mutex_lock(&p->lock);
-	while (!status && !p->failed && !all_finished(p)) {
-		struct stream *stream = NULL;
-		unsigned lane = 0;
-		struct block *block = choose_lane(p, &stream, &lane);
-
-		if (block) {
-			status = move_lane(p, stream, lane, block, err);
-			continue;
-		}
-		stream = p->free_block ? choose_stream(p) : NULL;
-		if (stream)
-			status = move_block(p, worker, stream, err);
-		else
+	while (!status && !p->failed && !all_done(p))
+		if (!step(p, worker, &status, err))
 			pthread_cond_wait(&p->changed, &p->lock);
-	}
 	pthread_mutex_unlock(&p->lock);
 	return status;
 }
@@ -603,18 +686,6 @@ static enum lora_status init_workers(struct pipeline *p, struct lora_error *err)
 	return status ? status : init_residuals(p, err);
 }
 
-/* The head goes first: it is hashed before any block. */
-static enum lora_status write_head(struct pipeline *p, size_t f, struct lora_error *err)
-{
-	struct lora_outfile *file = &p->plan->files[f];
-	const uint8_t *head = file->head ? file->head : p->plan->base->shards[f].head;
-
-	if (p->digests)
-		lora__hasher_update(p->streams[f].lane[FILE_LANE].hasher, head, file->head_size);
-	return file->fd < 0 ? LORA_OK
-			    : lora__write_at(file->fd, file->name, 0, head, file->head_size, err);
-}
-
 static enum lora_status gain_work(void *user, size_t item, unsigned worker, struct lora_error *err)
 {
 	struct pipeline *p = user;
@@ -635,7 +706,6 @@ static void finish_digests(struct pipeline *p)
 	for (size_t f = 0; f < p->plan->file_count; f++) {
 		struct lora_outfile *file = &p->plan->files[f];
 
-		lora__hasher_final(p->streams[f].lane[FILE_LANE].hasher, &file->digest);
 		for (size_t i = 0; i < file->item_count; i++) {
 			struct lora_item *item = &file->items[i];
 			size_t base =
@@ -674,24 +744,59 @@ static void fini(struct pipeline *p)
 	pthread_mutex_destroy(&p->lock);
 }
 
-enum lora_status lora__pipeline_run(struct lora_plan *plan, bool digests, struct lora_error *err)
+enum lora_status lora__pipeline_outputs(struct lora_plan *plan, struct lora_output *output,
+					struct lora_error *err)
 {
-	struct pipeline p = {.plan = plan, .digests = digests};
+	bool directory = plan->base->directory;
+	enum lora_status status = LORA_OK;
+
+	for (size_t f = 0; f < plan->file_count && !status; f++) {
+		struct lora_outfile *file = &plan->files[f];
+
+		status = lora__output_file(output, directory ? file->name : NULL, file->size,
+					   &file->fd, err);
+		if (!status && directory) {
+			status = lora__output_rest(output, file->fd, err);
+			file->fd = -1;
+		}
+	}
+	return status;
+}
+
+/* How many jobs' factors may be in memory at once. */
+static unsigned jobs_at_once(const struct lora_plan *plan, unsigned most)
+{
+	uint64_t largest = 1;
+
+	for (size_t i = 0; i < plan->job_count; i++) {
+		uint64_t room = lora__job_room(&plan->jobs[i]);
+
+		if (room > largest)
+			largest = room;
+	}
+	if (FACTOR_ROOM / largest < most)
+		most = (unsigned)(FACTOR_ROOM / largest);
+	return most ? most : 1;
+}
+
+enum lora_status lora__pipeline_run(struct lora_plan *plan, struct lora_output *output,
+				    bool digests, struct lora_error *err)
+{
+	struct pipeline p = {.plan = plan, .output = output, .digests = digests};
 	enum lora_status status;
 
-	p.workers = plan->options->threads ? plan->options->threads : lora__cores();
+	p.workers = lora__merge_workers(plan);
+	p.open_max = (jobs_at_once(plan, 2 * OPEN_MAX) + 1) / 2; /* one ends, the next begins */
 	pthread_mutex_init(&p.lock, NULL);
 	pthread_cond_init(&p.changed, NULL);
 	lora__watch_init(&p.watch, plan->observer, any_restored(plan) ? "unmerge" : "merge",
 			 plan->bytes);
 	status = init_workers(&p, err);
-	for (size_t f = 0; f < plan->file_count && !status; f++) {
+	for (size_t f = 0; f < plan->file_count && !status; f++)
 		status = init_stream(&p, f, err);
-		if (!status)
-			status = write_head(&p, f, err);
-	}
 	if (!status)
-		status = lora__parallel(p.workers, plan->job_count, gain_work, &p, err);
+		status = lora__parallel(jobs_at_once(plan, p.workers), plan->job_count, gain_work,
+					&p, err);
 	if (!status)
 		status = lora__parallel(p.workers, p.workers, work, &p, err);
 	if (!status && digests)

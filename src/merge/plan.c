@@ -3,6 +3,7 @@
 #include "merge/plan.h"
 
 #include "base/error.h"
+#include "base/pool.h"
 #include "base/watch.h"
 
 #include <stdlib.h>
@@ -30,6 +31,18 @@ uint32_t lora__job_rank(const struct lora_job *job)
 		if (i == 0 || job->adds[i].adapter != job->adds[i - 1].adapter)
 			rank += job->adds[i].edit->rank;
 	return rank;
+}
+
+/* A worker takes 4 MiB (9 with residuals) and, for a moment, a descriptor. More of them than this
+ * only wait for the disk. */
+#define WORKERS_MAX 24u
+
+unsigned lora__merge_workers(const struct lora_plan *plan)
+{
+	unsigned threads = plan->options->threads ? plan->options->threads : lora__cores(),
+		 most = plan->undo || plan->record ? WORKERS_MAX / 2 : WORKERS_MAX;
+
+	return threads < most ? threads : most;
 }
 
 /* [unmatched] Every tensor of an adapter is used, or named. */

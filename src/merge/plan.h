@@ -87,7 +87,7 @@ struct lora_outfile {
 	struct lora_item *items;
 	size_t item_count;
 	uint64_t size;
-	int fd; /* -1 in a dry run */
+	int fd; /* -1 before and after it is written, and in a dry run */
 	struct lora_sha256 digest;
 };
 
@@ -149,5 +149,9 @@ uint32_t lora__job_rank(const struct lora_job *job);
 enum lora_status lora__job_load(struct lora_plan *plan, struct lora_job *job,
 				struct lora_error *err);
 void lora__job_unload(struct lora_job *job);
+/* Bytes that lora__job_load takes. */
+uint64_t lora__job_room(const struct lora_job *job);
+/* How many of --threads a merge uses: its memory and its open files depend on them. */
+unsigned lora__merge_workers(const struct lora_plan *plan);
 
 #endif

@@ -263,7 +263,7 @@ static enum lora_status write_base(struct lora_way_back *way, const char *path,
 		status = lora__parallel(plan->options->threads, way->unread_count, hash_unread, way,
 					err);
 	if (!status)
-		status = lora__pipeline_run(plan, true, err);
+		status = lora__pipeline_run(plan, output, true, err);
 	if (!status)
 		status = check_base(way, err);
 	if (!status && plan->base->directory)

@@ -236,6 +236,48 @@ static void file__what_was_opened_is_what_is_read(void **state)
 	lora__file_close(&file);
 }
 
+/* A file that rests is opened by its path each time, and is nothing but what was opened first. */
+static void file__at_rest(void **state)
+{
+	struct lora_error err = LORA_ERROR_INIT;
+	struct lora_file file = LORA_FILE_INIT;
+	char text[4];
+	int fd;
+
+	(void)state;
+	write_file("x", "abcd");
+	assert_ok(lora__file_open(&file, "x", &err));
+	assert_ok(lora__file_lend(&file, &fd, &err));
+	assert_int_equal(fd, file.fd);
+	lora__file_take_back(&file, fd);
+	assert_true(fcntl(fd, F_GETFD) >= 0); /* its own: stays open */
+	lora__file_rest(&file);
+	assert_true(fcntl(fd, F_GETFD) < 0);
+	assert_ok(lora__file_read(&file, 1, text, 3, &err));
+	assert_memory_equal(text, "bcd", 3);
+	assert_ok(lora__file_unchanged(&file, &err));
+	assert_ok(lora__file_lend(&file, &fd, &err));
+	lora__file_take_back(&file, fd);
+	assert_true(fcntl(fd, F_GETFD) < 0); /* lent for that use only */
+	/* The same bytes, another file. */
+	write_file("y", "abcd");
+	assert_int_equal(rename("y", "x"), 0);
+	assert_fails(LORA_INPUT, "'x' changed while it was read",
+		     lora__file_read(&file, 0, text, 1, &err));
+	assert_fails(LORA_INPUT, "'x' changed while it was read",
+		     lora__file_unchanged(&file, &err));
+	assert_fails(LORA_INPUT, "'x' changed while it was read",
+		     lora__file_lend(&file, &fd, &err));
+	assert_int_equal(unlink("x"), 0);
+	assert_fails(LORA_INPUT, "cannot open 'x' again", lora__file_read(&file, 0, text, 1, &err));
+	lora__file_close(&file);
+	/* Closed: no longer at rest. */
+	write_file("z", "abcd");
+	assert_ok(lora__file_open(&file, "z", &err));
+	assert_false(file.rests);
+	lora__file_close(&file);
+}
+
 static void file__slurp(void **state)
 {
 	struct lora_error err = LORA_ERROR_INIT;
@@ -468,6 +510,7 @@ int main(void)
 	    WITH_SCRATCH(file__reads_exactly_what_was_asked_for),
 	    WITH_SCRATCH(file__every_change_is_noticed),
 	    WITH_SCRATCH(file__what_was_opened_is_what_is_read),
+	    WITH_SCRATCH(file__at_rest),
 	    WITH_SCRATCH(file__slurp),
 	    WITH_SCRATCH(file__without_memory),
 	    WITH_SCRATCH(file__writes_every_byte),

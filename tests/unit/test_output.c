@@ -226,6 +226,47 @@ static void output__names_inside(void **state)
 	assert_string_equal(listing(), "");
 }
 
+/* Files take their turns with a descriptor. */
+static void output__at_rest(void **state)
+{
+	struct lora_error err = LORA_ERROR_INIT;
+	struct lora_output *output;
+	int a, b, was;
+
+	(void)state;
+	assert_ok(lora__output_begin(&output, "out", true, false, &err));
+	assert_ok(lora__output_file(output, "a", 4, &a, &err));
+	was = a;
+	assert_fails(LORA_USAGE, "does not rest", lora__output_wake(output, "a", &b, &err));
+	assert_ok(lora__output_rest(output, a, &err));
+	assert_true(fcntl(was, F_GETFD) < 0);
+	assert_fails(LORA_USAGE, "descriptor -1", lora__output_rest(output, -1, &err));
+	assert_ok(lora__output_file(output, "b", 4, &b, &err));
+	assert_ok(lora__output_rest(output, b, &err));
+	assert_ok(lora__output_wake(output, "b", &b, &err));
+	assert_ok(lora__write_at(b, "b", 0, "bbbb", 4, &err));
+	assert_ok(lora__output_finish(output, b, &err));
+	assert_fails(LORA_USAGE, "does not rest", lora__output_wake(output, "b", &b, &err));
+	assert_ok(lora__output_wake(output, "a", &a, &err));
+	assert_ok(lora__write_at(a, "a", 0, "aaaa", 4, &err));
+	assert_ok(lora__output_commit(output, &err));
+	lora__output_free(output);
+	assert_int_equal(system("test \"$(cat out/a out/b)\" = aaaabbbb"), 0);
+	clear();
+	/* One that was never woken has no bytes: that is no output. */
+	assert_ok(lora__output_begin(&output, "out", true, false, &err));
+	assert_ok(lora__output_file(output, "a", 4, &a, &err));
+	assert_ok(lora__output_rest(output, a, &err));
+	assert_fails(LORA_USAGE, "'a' of 'out' was never written",
+		     lora__output_commit(output, &err));
+	lora__output_free(output);
+	assert_string_equal(listing(), "");
+	assert_ok(lora__output_begin(&output, "out", false, false, &err));
+	assert_ok(lora__output_file(output, NULL, 0, &a, &err));
+	assert_fails(LORA_USAGE, "none of 'out'", lora__output_rest(output, a, &err));
+	lora__output_free(output);
+}
+
 /* --- the order ----------------------------------------------------------------------- */
 
 static void output__everything_is_synced_before_its_name_shows(void **state)
@@ -571,6 +612,7 @@ int main(void)
 	    WITH_SCRATCH(output__places_that_cannot_be),
 	    WITH_SCRATCH(output__an_unwritable_directory),
 	    WITH_SCRATCH(output__names_inside),
+	    WITH_SCRATCH(output__at_rest),
 	    WITH_SCRATCH(output__everything_is_synced_before_its_name_shows),
 	    WITH_SCRATCH(output__companions_elsewhere_are_synced_first),
 	    WITH_SCRATCH(output__a_directory_has_companions_too),
