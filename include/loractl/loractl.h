@@ -41,6 +41,7 @@
 #include <loractl/model.h>
 #include <loractl/progress.h>
 #include <loractl/trust.h>
+#include <loractl/tokenizer.h>
 #include <loractl/types.h>
 #include <loractl/unmerge.h>
 #include <loractl/version.h>

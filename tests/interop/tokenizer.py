@@ -1,0 +1,525 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The tokenizer against the `tokenizers` library, token by token.
+
+    tokenizer.py BINARY [--lines N] [--case PATTERN] [--seed N]
+
+Every case is a tokenizer.json. Real ones: SmolLM2's (LORACTL_SMOLLM2 or build/smollm2) and those of
+tests/data/tiny. The others are trained here, by `tokenizers`, with the exact components of a family:
+what a family's tokenizer does is in these, its vocabulary only says with which pieces. For each:
+
+ 1. N lines (10,000 unless told) of mixed scripts, marks, emoji, code, white space, broken UTF-8 and
+    added tokens are encoded by both: the same ids, with and without what stands around a text, and
+    with special tokens taken as text.
+ 2. The ids of those lines, and rows of random ids, are decoded by both: the same text, whole and
+    token by token, with and without special tokens.
+ 3. A token's text is never held back longer than needed: what a decoder gave so far is what the
+    library decodes of the tokens so far, but for an unfinished character at the end.
+
+Then files that must be refused by name, and long words that must not take quadratic time.
+Needs tokenizers (build/venv is tried).
+"""
+
+import argparse
+import fnmatch
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(ROOT, "tests", "oracle"))
+
+os.environ.setdefault("RUST_BACKTRACE", "0")
+
+import run as oracle_run  # noqa: E402
+
+if not oracle_run.with_torch():
+    sys.exit("tokenizer.py: tokenizers is missing, here and in build/venv")
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers  # noqa: E402
+from tokenizers import pre_tokenizers, processors, trainers  # noqa: E402
+
+SPECIAL, LITERAL, SKIP = 1, 2, 1
+NONE = 2**32 - 1
+
+
+# ------------------------------------------------------------------------------------------------
+# the program under test
+
+
+def find_helper(binary):
+    path = os.path.join(os.path.dirname(os.path.abspath(binary)), "helper_tokenize")
+    if not os.path.exists(path):
+        sys.exit("tokenizer.py: %s is missing" % path)
+    return path
+
+
+class Ours:
+    """A tokenizer's folder, through tests/helpers/tokenize.c."""
+
+    def __init__(self, helper, folder):
+        self.helper, self.folder = helper, folder
+
+    def call(self, mode, flags=0, data=b"", check=True):
+        done = subprocess.run(
+            [self.helper, self.folder, mode, str(flags)], input=data, capture_output=True
+        )
+        if check and done.returncode:
+            raise AssertionError("%s: exit %d: %s" % (mode, done.returncode, done.stderr.decode()))
+        return done
+
+    def encode(self, texts, flags=0):
+        data = b"".join(b"%d\n%s\n" % (len(t), t) for t in texts)
+        lines = self.call("encode", flags, data).stdout.split(b"\n")[:-1]
+        return [[int(i) for i in line.split()] for line in lines]
+
+    def texts(self, mode, lists, flags):
+        data = b"".join(b" ".join(b"%d" % i for i in ids) + b"\n" for ids in lists)
+        out, at, texts = self.call(mode, flags, data).stdout, 0, []
+        while at < len(out):
+            end = out.index(b"\n", at)
+            size = int(out[at:end])
+            texts.append(out[end + 1 : end + 1 + size])
+            at = end + 2 + size
+        return texts
+
+    def decode(self, lists, flags=0):
+        return self.texts("decode", lists, flags)
+
+    def stream(self, lists, flags=0):
+        """For each list, the texts of its tokens and, last, what was held back."""
+        texts, at, out = self.texts("stream", lists, flags), 0, []
+        for ids in lists:
+            out.append(texts[at : at + len(ids) + 1])
+            at += len(ids) + 1
+        return out
+
+
+# ------------------------------------------------------------------------------------------------
+# text of every kind
+
+WORDS = """the of and to model weights adapter rank don't I'll we've they're it's he'd I'm naïve café
+Straße ﬁancé ŉ İstanbul ΣΊΣΥΦΟΣ Привет мир как дела ёлка שלום עולם مرحبا بالعالم السَّلَامُ नमस्ते दुनिया क्षत्रिय
+வணக்கம் తెలుగు ภาษาไทย ພາສາລາວ မြန်မာ ខ្មែរ འབྲུག ქართული հայերեն አማርኛ ᠮᠣᠩᠭᠣᠯ 日本語 テスト ひらがな 漢字 中文测试 繁體字 한국어 안녕하세요
+𠀀𠀁 𝔘𝔫𝔦𝔠𝔬𝔡𝔢 ½ ² Ⅷ ٣٤٥ १२३ 123 4567 89012345 3.14159 1e-10 0xff ＡＢＣ １２３ ㌔ ﷺ Å ẛ̣ q̣̇ ạ̈ é ö 가 각""".split()
+EMOJI = ["😀", "👍🏽", "👩‍👩‍👧‍👦", "🏳️‍🌈", "🇩🇪🇫🇷", "❤️", "☎", "🫠", "1️⃣", "\U0001f9d1\U0001f3fb‍\U0001f4bb"]
+CODE = [
+    "def f(x):\n    return x**2  # square\n",
+    "for (int i = 0; i < n; i++) {\n\t\ta[i] += b[i];\r\n}",
+    "SELECT * FROM t WHERE a='x''y';",
+    '{"key": [1, 2.5e-3, null], "été": "ü"}',
+    "#include <stdio.h>\n\n\nint main(void){return 0;}",
+    "<a href=\"http://x.org/?q=1&r=2\">_foo-bar__baz</a>",
+    "if a!=b&&c||!d: print(f'{x:>10}')",
+    "\\frac{1}{2}\\sum_{i=0}^{n}",
+]
+SPACES = [" ", "  ", "   ", "\t", "\n", "\r\n", "\n\n", " \n ", "\u00a0", "\u2003", "\u3000", "\u200b", "\u180e", "\x0b", "\x0c", "\x85",
+          "\u2028", " " * 17, "\t\t\t", "▁", "▁▁", " ▁ "]
+MARKS = ["\u0301", "\u0323", "\u0307", "\u0327", "\u05b0\u05b7", "\u064b\u0651", "\u093c\u094d", "\u0e38\u0e48", "\u1dc0", "\u20d7", "\u3099"]
+BROKEN = [b"\xff", b"\xc3", b"\xe2\x82", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80", b"\x80\x80", b"\xe0\x80\xaf", b"\xf8\x88\x80\x80\x80",
+          b"\xf0\x80\x80\x80", b"\xe1\xa0\xc0"]
+ASCII = "".join(map(chr, range(32, 127)))
+# Assigned in Unicode 9 already: the libraries' tables are of different versions.
+BLOCKS = [(0x21, 0x7E), (0xA1, 0x17F), (0x250, 0x2AF), (0x370, 0x3FF), (0x400, 0x4FF), (0x5D0, 0x5EA), (0x621, 0x64A), (0x904, 0x939),
+          (0xE01, 0xE3A), (0x10D0, 0x10FA), (0x1100, 0x11FF), (0x1E00, 0x1EFF), (0x2000, 0x206F), (0x2070, 0x209C), (0x2100, 0x218B),
+          (0x2190, 0x23FE), (0x2460, 0x24FF), (0x2600, 0x26FF), (0x3041, 0x3096), (0x30A1, 0x30FA), (0x3200, 0x32FE), (0x4E00, 0x9FD5),
+          (0xAC00, 0xD7A3), (0xF900, 0xFA6D), (0xFB00, 0xFB06), (0xFE20, 0xFE2F), (0xFF01, 0xFF5E), (0x1D400, 0x1D454), (0x1F600, 0x1F64F), (0x20000, 0x2A6D6)]
+
+
+def piece(rng, added):
+    kind = rng.randrange(14)
+    if kind < 4:
+        return rng.choice(WORDS).encode()
+    if kind == 4:
+        return rng.choice(SPACES).encode()
+    if kind == 5:
+        return rng.choice(EMOJI).encode()
+    if kind == 6:
+        return rng.choice(CODE).encode()
+    if kind == 7:
+        return (rng.choice("aeiouAEZxяα가क") + "".join(rng.choices(MARKS, k=rng.randrange(1, 5)))).encode()
+    if kind == 8:
+        return rng.choice(BROKEN)
+    if kind == 9 and added:
+        token = rng.choice(added)
+        return rng.choice([token, " " + token + "  ", token + token, token[:-1], "x" + token, token + "y", "\n" + token + "\n"]).encode()
+    if kind == 10:
+        return "".join(chr(rng.randint(*rng.choice(BLOCKS))) for _ in range(rng.randrange(1, 6))).encode()
+    if kind == 11:
+        return "".join(rng.choices(ASCII, k=rng.randrange(1, 12))).encode()
+    if kind == 12:
+        return rng.choice(["a", "0", ".", " ", "é", "日", "\n"]).encode() * rng.randrange(1, 40)
+    return bytes(rng.randrange(256) for _ in range(rng.randrange(1, 4))) if rng.randrange(8) == 0 else b" "
+
+
+def lines(seed, count, added):
+    """The texts of a case; the first are the corners."""
+    rng = random.Random(seed)
+    texts = [b"", b" ", b"  ", b"\n", b"a", b"\x00", b"a\x00b", "▁".encode(), " ▁a".encode(), b"\xef\xbb\xbfa"]
+    texts += [t.encode() for t in added] + [e.encode() for e in EMOJI + WORDS + SPACES + CODE + MARKS] + BROKEN
+    while len(texts) < count:
+        glue = rng.choice([b"", b" ", b" ", b" "])
+        texts.append(glue.join(piece(rng, added) for _ in range(rng.randrange(1, 12))))
+    return texts[:count]
+
+
+def training_text():
+    rng = random.Random(5)
+    out = []
+    for name in ("style1.txt", "style2.txt"):
+        with open(os.path.join(ROOT, "tests", "data", "tiny", name), encoding="utf-8") as file:
+            out += file.read().split("\n")
+    for _ in range(3000):
+        out.append(" ".join(rng.choice([rng.choice(WORDS), rng.choice(EMOJI), rng.choice(CODE)]) for _ in range(8)))
+    return out
+
+
+# ------------------------------------------------------------------------------------------------
+# the families
+
+GPT2 = None  # ByteLevel's own expression
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+O200K = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CL100K = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+
+
+def added(content, **flags):
+    return AddedToken(content, **{"normalized": False, "special": True, **flags})
+
+
+def train(tokenizer, size, specials, alphabet=(), **options):
+    tokenizer.train_from_iterator(
+        training_text(),
+        trainers.BpeTrainer(
+            vocab_size=size, special_tokens=specials, initial_alphabet=list(alphabet), show_progress=False, **options
+        ),
+    )
+    return tokenizer
+
+
+def byte_level(pre, size=3000, specials=("<|endoftext|>",), normalizer=None, **model):
+    t = Tokenizer(models.BPE(**model))
+    t.pre_tokenizer, t.decoder = pre, decoders.ByteLevel()
+    if normalizer:
+        t.normalizer = normalizer
+    return train(t, size, list(specials), pre_tokenizers.ByteLevel.alphabet())
+
+
+def split(regex, behavior="isolated"):
+    return pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(regex), behavior), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+
+
+def around(t, before, after=""):
+    ids = [(n, t.token_to_id(n)) for n in (before, after) if n]
+    t.post_processor = processors.TemplateProcessing(
+        single=" ".join(x for x in (before, "$A", after) if x), pair="$A $B", special_tokens=ids
+    )
+    return t
+
+
+def sentencepiece(size=2500, normalizer=None, pre=None, decoder=None, fallback=True, fuse=True, extra=()):
+    """Byte-fallback BPE, as converted from SentencePiece: trained on marked words, then run on the whole text."""
+    specials = ["<unk>", "<s>", "</s>"] + (["<0x%02X>" % i for i in range(256)] if fallback else [])
+    t = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=fuse, byte_fallback=fallback))
+    t.pre_tokenizer = pre_tokenizers.Metaspace()
+    train(t, size, specials, limit_alphabet=250)
+    spec = json.loads(t.to_str())
+    spec["added_tokens"] = [x for x in spec["added_tokens"] if not x["content"].startswith("<0x")]
+    spec["pre_tokenizer"] = None
+    t = Tokenizer.from_str(json.dumps(spec))
+    if normalizer:
+        t.normalizer = normalizer
+    if pre:
+        t.pre_tokenizer = pre
+    t.decoder = decoder or decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    t.add_tokens(list(extra))
+    return around(t, "<s>")
+
+
+def llama2_normalizer():
+    return normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+
+
+def gpt2():
+    return byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False))
+
+
+def gpt2_prefix():
+    """RoBERTa's and BLOOM's way of it, and every flag of an added token."""
+    t = byte_level(pre_tokenizers.ByteLevel(add_prefix_space=True))
+    t.add_special_tokens([added("<mask>", lstrip=True), added("<r>", rstrip=True), added("<both>", lstrip=True, rstrip=True)])
+    t.add_tokens([added("wort", single_word=True, special=False), added("    ", special=False), added("  ", special=False, rstrip=True)])
+    t.add_tokens([added("é", special=False), added("<|endoftext|>x", special=False), added("\n", special=False)])
+    return t
+
+
+def smollm2():
+    t = byte_level(
+        pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]),
+        specials=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+    )
+    return t
+
+
+def digits_rows():
+    return byte_level(
+        pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    )
+
+
+def llama3():
+    t = byte_level(split(LLAMA3), 4000, ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"], ignore_merges=True)
+    # Whole words that no merge makes, as tiktoken's ranks have them.
+    spec = json.loads(t.to_str())
+    spec["model"]["merges"] = [m for i, m in enumerate(spec["model"]["merges"]) if i % 7]
+    spec["model"]["ignore_merges"] = True
+    t = Tokenizer.from_str(json.dumps(spec))
+    around(t, "<|begin_of_text|>")
+    t.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), t.post_processor])
+    return t
+
+
+def qwen2():
+    t = byte_level(split(QWEN2), 4000, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], normalizer=normalizers.NFC())
+    t.add_tokens([added("<think>", special=False), added("</think>", special=False)])
+    t.add_tokens([AddedToken("ạ̈ö", normalized=True, special=False)])
+    return t
+
+
+def o200k():
+    return byte_level(split(O200K), 4000)
+
+
+def cl100k():
+    t = byte_level(split(CL100K), 4000)
+    return around(t, "<|endoftext|>", "<|endoftext|>")
+
+
+def deepseek():
+    """Several Splits behind one another, ranges of characters, and every behavior but one."""
+    parts = [
+        pre_tokenizers.Split(Regex("[\r\n]"), "isolated"),
+        pre_tokenizers.Split(Regex("\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-Ֆ]+"), "isolated"),
+        pre_tokenizers.Split(Regex("\\s?[!-/:-~！-／：-～‘-‟　-。]+"), "isolated"),
+        pre_tokenizers.Split(Regex("\\s+$"), "isolated"),
+        pre_tokenizers.Split(Regex("[一-龥ࠀ-一가-퟿]+"), "merged_with_previous"),
+        pre_tokenizers.Split(Regex("\\p{Han}|\\w\\d"), "merged_with_next"),
+        pre_tokenizers.Split("é", "contiguous"),
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+    return byte_level(pre_tokenizers.Sequence(parts), 4000)
+
+
+def removed():
+    """A Split that throws away, one that is inverted, one that also matches nothing."""
+    parts = [
+        pre_tokenizers.Split(Regex("[,;]+"), "removed"),
+        pre_tokenizers.Split(Regex("[a-z0-9]+|x*"), "isolated"),
+        pre_tokenizers.Split(Regex("\\S+"), "removed", invert=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False),
+    ]
+    return byte_level(pre_tokenizers.Sequence(parts))
+
+
+def llama2():
+    return sentencepiece(normalizer=llama2_normalizer())
+
+
+def tinyllama():
+    """With added tokens, which come with white space, and one that is normalized as of old."""
+    t = sentencepiece(normalizer=llama2_normalizer(), extra=[added("<|user|>"), added("<|assistant|>", lstrip=True, rstrip=True)])
+    t.add_tokens([AddedToken("<old>", normalized=True, special=True), AddedToken("▁▁▁", normalized=False)])
+    return t
+
+
+def metaspace(scheme, **options):
+    pre = pre_tokenizers.Metaspace(prepend_scheme=scheme, **options)
+    dec = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme=scheme), decoders.Fuse()])
+    return sentencepiece(pre=pre, decoder=dec, extra=[added("[INST]"), added("[/INST]", rstrip=True)])
+
+
+def mistral_first():
+    return metaspace("first", split=False)
+
+
+def mistral_always():
+    return metaspace("always")
+
+
+def metaspace_never():
+    return metaspace("never")
+
+
+def no_fallback():
+    """Unknown characters, one token for each."""
+    return sentencepiece(normalizer=llama2_normalizer(), fallback=False, fuse=False)
+
+
+def fused_unknown():
+    return sentencepiece(normalizer=llama2_normalizer(), fallback=False, fuse=True)
+
+
+def some_bytes():
+    """A vocabulary that has some of the bytes only."""
+    t = sentencepiece(normalizer=llama2_normalizer(), fuse=False)
+    spec = json.loads(t.to_str())
+    for i in (0xC3, 0x9F, 0xE6):
+        spec["model"]["vocab"]["byte %d" % i] = spec["model"]["vocab"].pop("<0x%02X>" % i)
+    return Tokenizer.from_str(json.dumps(spec))
+
+
+def normalized(*parts):
+    return byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False), normalizer=normalizers.Sequence(list(parts)))
+
+
+def nfkc_lower():
+    t = normalized(normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip())
+    t.add_tokens([AddedToken("ＡＢＣ", normalized=True), AddedToken("STOP", normalized=True, single_word=True), added("Wort", special=False, single_word=True)])
+    return t
+
+
+def nfd_accents():
+    return normalized(normalizers.NFD(), normalizers.StripAccents(), normalizers.Strip(left=True, right=False))
+
+
+def nfkd_replace():
+    return normalized(normalizers.NFKD(), normalizers.Replace(Regex("[\\s]{2,}"), " "), normalizers.Replace("e", "ee"), normalizers.Prepend("x"))
+
+
+def bare():
+    """Neither normalizer, pre-tokenizer, post-processor nor decoder."""
+    t = Tokenizer(models.BPE(unk_token="<unk>"))
+    return train(t, 800, ["<unk>"], limit_alphabet=120)
+
+
+CASES = [gpt2, gpt2_prefix, smollm2, digits_rows, llama3, qwen2, o200k, cl100k, deepseek, removed, llama2, tinyllama, mistral_first,
+         mistral_always, metaspace_never, no_fallback, fused_unknown, some_bytes, nfkc_lower, nfd_accents, nfkd_replace, bare]
+
+
+# ------------------------------------------------------------------------------------------------
+# the comparison
+
+
+def show(text):
+    return ascii(text if isinstance(text, str) else text.decode("utf-8", "backslashreplace"))[:300]
+
+
+def equal(what, ours, theirs, inputs):
+    wrong = [i for i in range(len(theirs)) if ours[i] != theirs[i]]
+    if len(ours) != len(theirs):
+        raise AssertionError("%s: %d answers to %d questions" % (what, len(ours), len(theirs)))
+    if wrong:
+        i = min(wrong, key=lambda i: len(inputs[i]))
+        raise AssertionError(
+            "%s: %d of %d differ; the shortest: %s\n   ours   %s\n   theirs %s"
+            % (what, len(wrong), len(theirs), show(inputs[i]) if isinstance(inputs[i], bytes) else inputs[i][:40], show(str(ours[i])), show(str(theirs[i])))
+        )
+
+
+def check_streams(ours, t, lists):
+    """3. Only an unfinished character is held back."""
+    for ids, texts in zip(lists, ours.stream(lists)):
+        so_far = b""
+        for k in range(len(ids)):
+            so_far += texts[k]
+            whole = t.decode(ids[: k + 1], skip_special_tokens=False)
+            if not whole.startswith(so_far.decode()):
+                raise AssertionError("stream: %s: too much after %d" % (ids[:40], k + 1))
+            rest = whole[len(so_far.decode()) :]
+            if rest.strip("\ufffd") and "ByteFallback" not in str(t.decoder):
+                raise AssertionError("stream: %s: '%s' is held back" % (ids[:40], rest))
+
+
+def compare(ours, t, count, seed):
+    contents = [x.content for x in t.get_added_tokens_decoder().values()]
+    texts = lines(seed, count, contents)
+    strings = [x.decode("utf-8", "replace") for x in texts]
+    t.no_truncation(), t.no_padding()
+    for flags, name in ((0, "encode"), (SPECIAL, "encode with special"), (LITERAL, "encode literally")):
+        t.encode_special_tokens = flags == LITERAL
+        theirs = [e.ids for e in t.encode_batch(strings, add_special_tokens=flags == SPECIAL)]
+        ids = ours.encode(texts, flags)
+        equal(name, ids, theirs, texts)
+    t.encode_special_tokens = False
+    rng = random.Random(seed)
+    highest = t.get_vocab_size() + 3
+    lists = [e.ids for e in t.encode_batch(strings)]
+    lists += [[rng.randrange(highest) for _ in range(rng.randrange(1, 12))] for _ in range(count // 4)]
+    lists = [x for x in lists if x]
+    for flags in (0, SKIP):
+        theirs = [x.encode() for x in t.decode_batch(lists, skip_special_tokens=flags == SKIP)]
+        equal("decode %d" % flags, ours.decode(lists, flags), theirs, lists)
+        equal("stream %d" % flags, [b"".join(x) for x in ours.stream(lists, flags)], theirs, lists)
+    check_streams(ours, t, [x[:60] for x in lists[:: max(1, len(lists) // 300)]])
+    return len(texts), len(lists)
+
+
+def real(work):
+    """Tokenizers that are there as files."""
+    smollm2_folder = os.environ.get("LORACTL_SMOLLM2") or os.path.join(ROOT, "build", "smollm2")
+    folders = {
+        "file_tiny_llama": os.path.join(ROOT, "tests", "data", "tiny", "llama"),
+        "file_tiny_gpt2": os.path.join(ROOT, "tests", "data", "tiny", "gpt2"),
+        "file_smollm2": os.path.join(smollm2_folder, "f32"),
+    }
+    for name, folder in folders.items():
+        if os.path.exists(os.path.join(folder, "tokenizer.json")):
+            yield name, folder
+        else:
+            print("%-18s not there: %s" % (name, folder))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binary")
+    parser.add_argument("--lines", type=int, default=10000)
+    parser.add_argument("--case", action="append")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    helper, failed = find_helper(options.binary), 0
+    work = tempfile.mkdtemp(prefix="tokenizer-")
+
+    def wanted(name):
+        return not options.case or any(fnmatch.fnmatch(name, p) for p in options.case)
+
+    try:
+        todo = [(name, folder, None) for name, folder in real(work) if wanted(name)]
+        todo += [(make.__name__, os.path.join(work, make.__name__), make) for make in CASES if wanted(make.__name__)]
+        for name, folder, make in todo:
+            if make:
+                os.makedirs(folder)
+                make().save(os.path.join(folder, "tokenizer.json"))
+            t = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
+            begun = time.time()
+            try:
+                texts, lists = compare(Ours(helper, folder), t, options.lines, options.seed)
+                print("%-18s %d texts, %d lists (%.1f s)" % (name, texts, lists, time.time() - begun))
+            except AssertionError as problem:
+                failed += 1
+                print("%-18s FAILED: %s" % (name, problem))
+    finally:
+        shutil.rmtree(work)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
