@@ -15,6 +15,8 @@
  *	merge.h     base + adapters -> checkpoint and receipt
  *	unmerge.h   the ways back: undo records, and merges repeated from receipts
  *	container.h a file with every version of an adapter: pack, unpack, log, fsck, gc
+ *	tokenizer.h text to token ids, and back
+ *	chat.h      conversations as text
  *	inspect.h   what is this path?
  *	diff.h      what differs between two adapters or checkpoints, and does a merge explain it?
  *	trust.h     keys, signatures, the keyring, the lock file, attestations
@@ -31,6 +33,7 @@
 #define LORACTL_LORACTL_H
 
 #include <loractl/adapter.h>
+#include <loractl/chat.h>
 #include <loractl/cleanup.h>
 #include <loractl/container.h>
 #include <loractl/diff.h>

@@ -55,8 +55,9 @@ LORA_API uint32_t lora_tokenizer_special(const struct lora_tokenizer *tokenizer,
 /* The token that is spelled like this in tokenizer.json; LORA_TOKEN_NONE if there is none. */
 LORA_API uint32_t lora_tokenizer_find(const struct lora_tokenizer *tokenizer, const char *token,
 				      size_t length);
-/* A token's spelling in tokenizer.json (bytes in their printable form), NUL-terminated; NULL if no
- * token has this id. `length` may be NULL. Borrowed. */
+/* A token's spelling in tokenizer.json (bytes in their printable form; an added token that is
+ * normalized, as that), NUL-terminated; NULL if no token has this id. `length` may be NULL.
+ * Borrowed. */
 LORA_API const char *lora_tokenizer_token(const struct lora_tokenizer *tokenizer, uint32_t id,
 					  size_t *length);
 /* True for an added token that is marked special. */

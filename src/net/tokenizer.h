@@ -331,7 +331,8 @@ enum lora_status lora__added_read(struct lora_added_set *set, struct lora_bpe *b
 				  struct lora_arena *arena, const struct lora_json *json,
 				  struct lora_error *err);
 /* Puts them where they will be searched for: after the normalizer is known. */
-enum lora_status lora__added_build(struct lora_added_set *set, const struct lora_stages *normalizer,
+enum lora_status lora__added_build(struct lora_added_set *set, struct lora_bpe *bpe,
+				   struct lora_arena *arena, const struct lora_stages *normalizer,
 				   struct lora_error *err);
 void lora__added_fini(struct lora_added_set *set);
 /* Cuts text[0 .. size) into pieces of `to`: added tokens, and what is between them. */

@@ -238,7 +238,25 @@ static enum lora_status begin_build(struct lora_added_set *set, struct lora_work
 	return status;
 }
 
-enum lora_status lora__added_build(struct lora_added_set *set, const struct lora_stages *normalizer,
+/* A token that is searched for in another spelling is decoded to that spelling. */
+static enum lora_status respell(struct lora_bpe *bpe, struct lora_arena *arena,
+				const struct lora_added *token, const char *text, size_t length,
+				struct lora_error *err)
+{
+	const char *copy;
+
+	if (length == token->length && memcmp(text, token->content, length) == 0)
+		return LORA_OK;
+	copy = lora__arena_copy(arena, text, length);
+	if (copy == NULL)
+		return lora__fail_memory(err);
+	bpe->tokens[token->id].text = copy;
+	bpe->tokens[token->id].length = length;
+	return LORA_OK;
+}
+
+enum lora_status lora__added_build(struct lora_added_set *set, struct lora_bpe *bpe,
+				   struct lora_arena *arena, const struct lora_stages *normalizer,
 				   struct lora_error *err)
 {
 	struct lora_work work = {0};
@@ -255,6 +273,8 @@ enum lora_status lora__added_build(struct lora_added_set *set, const struct lora
 			if (set->at[i].special != (special == 1))
 				continue;
 			status = spelling(&set->at[i], &work, normalizer, &text, &length, err);
+			if (status == LORA_OK)
+				status = respell(bpe, arena, &set->at[i], text, length, err);
 			if (status == LORA_OK)
 				trie_add(set->at[i].normalized ? &set->normal : &set->plain, text,
 					 length, i);

@@ -5,7 +5,8 @@
  * passed on; where they differ and the difference can be spelled out, it is:
  *
  *	\s \S	\p{White_Space} \P{White_Space}		PCRE2's \s has U+180E too
- *	\w	[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]	PCRE2's lacks marks
+ *	\w	[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}...]	PCRE2's lacks marks; Oniguruma's has U+00B2 and
+ *						other digits of Latin-1
  *	\p{Han}	\p{sc:Han}				PCRE2 means Script_Extensions
  *	\u2019	\x{2019}
  *	^ $	at every line, the option PCRE2_MULTILINE
@@ -34,6 +35,7 @@
 #define MATCH_LIMIT   50000000u /* PCRE2's count; a megabyte of blanks needs a million */
 #define HEAP_LIMIT    65536u	/* KiB */
 #define GROUPS	      64u
+#define GROWTH	      40u /* bytes for each of the pattern's two, and more */
 
 struct lora_regex {
 	pcre2_code *code;
@@ -48,7 +50,7 @@ struct lora_matcher {
 
 struct translation {
 	const char *at;
-	char *to;	    /* PATTERN_LIMIT * 32 at most: \w is the longest */
+	char *to;	    /* GROWTH times the pattern: \w is the longest */
 	const char *problem; /* what is not supported */
 	char shown[40];	    /* its spelling */
 	bool in_class;
@@ -132,6 +134,8 @@ static bool put_number(struct translation *t)
 	return put(t, text);
 }
 
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
+
 static bool put_escape(struct translation *t)
 {
 	unsigned char next = (unsigned char)t->at[1];
@@ -146,10 +150,9 @@ static bool put_escape(struct translation *t)
 	else if (next == 'S')
 		text = "\\P{White_Space}";
 	else if (next == 'w')
-		text = t->in_class ? "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
-				   : "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]";
+		text = t->in_class ? WORD : "[" WORD "]";
 	else if (next == 'W' && !t->in_class)
-		text = "[^\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]";
+		text = "[^" WORD "]";
 	if (text != NULL) {
 		t->at += 2;
 		return put(t, text);
@@ -279,7 +282,7 @@ static enum lora_status compile(struct lora_regex *regex, const char *pattern, c
 static enum lora_status compile_translated(struct lora_regex *regex, const char *pattern,
 					   struct lora_error *err)
 {
-	char *text = malloc(strlen(pattern) * 32 + 1);
+	char *text = malloc(strlen(pattern) * GROWTH + 1);
 	struct translation t = {.at = pattern, .to = text};
 	enum lora_status status;
 
@@ -327,7 +330,16 @@ enum lora_status lora__regex_compile(struct lora_regex **out, const char *patter
 
 enum lora_status lora__word_compile(struct lora_regex **out, struct lora_error *err)
 {
-	return lora__regex_compile(out, "[\\w\\u200c\\u200d]", false, err);
+	static const char word[] = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}]";
+	struct lora_regex *regex = calloc(1, sizeof *regex);
+	enum lora_status status = regex == NULL
+				      ? lora__fail_memory(err)
+				      : compile(regex, word, word, PCRE2_UTF | PCRE2_UCP, err);
+
+	*out = status == LORA_OK ? regex : NULL;
+	if (status != LORA_OK)
+		lora__regex_free(regex);
+	return status;
 }
 
 void lora__regex_free(struct lora_regex *regex)

@@ -5,6 +5,9 @@
  *        helper_tokenize DIRECTORY encode FLAGS     texts on stdin, a line of ids for each on stdout
  *        helper_tokenize DIRECTORY decode FLAGS     lines of ids on stdin, texts on stdout
  *        helper_tokenize DIRECTORY stream FLAGS     the same through a decoder, token by token
+ *        helper_tokenize DIRECTORY chat NAME PROMPT  roles and contents, by turns, on stdin: the text
+ *                                                   and a line of ids on stdout; NAME "own" is the
+ *                                                   tokenizer's own
  *
  * A text is its length in a line, its bytes, and a newline. What fails is one line on stderr, and
  * the status is the exit code.
@@ -14,25 +17,39 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The next text on stdin, malloc'd with a NUL behind it; NULL at the end. */
+static char *next_text(size_t *size)
+{
+	char *text;
+
+	if (scanf("%zu%*1[\n]", size) != 1)
+		return NULL;
+	text = malloc(*size + 1);
+	if (text == NULL || fread(text, 1, *size, stdin) != *size)
+		abort();
+	text[*size] = '\0';
+	return text;
+}
+
+static void show_ids(const struct lora_tokens *tokens)
+{
+	for (size_t i = 0; i < tokens->count; i++)
+		printf(i == 0 ? "%u" : " %u", tokens->ids[i]);
+	putchar('\n');
+}
+
 static enum lora_status encode(const struct lora_tokenizer *tokenizer, unsigned flags,
 			       struct lora_error *err)
 {
 	struct lora_tokens tokens = {0};
 	enum lora_status status = LORA_OK;
-	char *text = NULL;
-	size_t size;
+	size_t size = 0;
 
-	while (status == LORA_OK && scanf("%zu%*1[\n]", &size) == 1) {
-		text = realloc(text, size + 1);
-		if (text == NULL || fread(text, 1, size, stdin) != size)
-			abort();
+	for (char *text; status == LORA_OK && (text = next_text(&size)) != NULL; free(text)) {
 		tokens.count = 0;
 		status = lora_tokenizer_encode(tokenizer, text, size, flags, &tokens, err);
-		for (size_t i = 0; i < tokens.count && status == LORA_OK; i++)
-			printf(i == 0 ? "%u" : " %u", tokens.ids[i]);
-		putchar('\n');
+		show_ids(&tokens);
 	}
-	free(text);
 	lora_tokens_fini(&tokens);
 	return status;
 }
@@ -112,6 +129,37 @@ static enum lora_status decode(const struct lora_tokenizer *tokenizer, bool stre
 	return status;
 }
 
+static enum lora_status chat(const struct lora_tokenizer *tokenizer, const char *name, bool prompt,
+			     struct lora_error *err)
+{
+	enum lora_chat family =
+	    strcmp(name, "own") == 0 ? lora_chat_of(tokenizer) : lora_chat_find(name);
+	struct lora_message messages[64] = {{NULL, NULL, 0}};
+	struct lora_tokens tokens = {0};
+	size_t count = 0, size = 0, length = 0;
+	enum lora_status status;
+	char *text = NULL;
+
+	while (count < 64 && (messages[count].role = next_text(&size)) != NULL) {
+		messages[count].content = next_text(&messages[count].length);
+		count++;
+	}
+	status = lora_chat_render(tokenizer, family, messages, count, prompt, &text, &length, err);
+	if (status == LORA_OK) {
+		show(text, length);
+		status = lora_chat_encode(tokenizer, family, messages, count, prompt, &tokens, err);
+	}
+	if (status == LORA_OK)
+		show_ids(&tokens);
+	for (size_t i = 0; i < count; i++) {
+		free((void *)(uintptr_t)messages[i].role);
+		free((void *)(uintptr_t)messages[i].content);
+	}
+	free(text);
+	lora_tokens_fini(&tokens);
+	return status;
+}
+
 static void facts(const struct lora_tokenizer *tokenizer)
 {
 	printf("count %zu\nsize %zu\n", lora_tokenizer_count(tokenizer),
@@ -119,6 +167,7 @@ static void facts(const struct lora_tokenizer *tokenizer)
 	for (int role = LORA_TOKEN_BOS; role <= LORA_TOKEN_UNK; role++)
 		printf("special %d %d\n", role,
 		       (int)lora_tokenizer_special(tokenizer, (enum lora_token_role)role));
+	printf("chat %s\n", lora_chat_name(lora_chat_of(tokenizer)));
 }
 
 int main(int argc, char **argv)
@@ -132,6 +181,8 @@ int main(int argc, char **argv)
 		status = lora_tokenizer_open(&tokenizer, argv[1], &err);
 	if (status == LORA_OK && strcmp(argv[2], "encode") == 0)
 		status = encode(tokenizer, flags, &err);
+	else if (status == LORA_OK && strcmp(argv[2], "chat") == 0 && argc > 4)
+		status = chat(tokenizer, argv[3], atoi(argv[4]) != 0, &err);
 	else if (status == LORA_OK && strcmp(argv[2], "facts") == 0)
 		facts(tokenizer);
 	else if (status == LORA_OK)

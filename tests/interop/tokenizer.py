@@ -465,7 +465,11 @@ def compare(ours, t, count, seed):
     lists = [e.ids for e in t.encode_batch(strings)]
     lists += [[rng.randrange(highest) for _ in range(rng.randrange(1, 12))] for _ in range(count // 4)]
     lists = [x for x in lists if x]
+    # The library does not skip special tokens that are normalized to another spelling.
+    missed = {i for i, x in t.get_added_tokens_decoder().items() if x.special and t.id_to_token(i) != x.content}
     for flags in (0, SKIP):
+        if flags:
+            lists = [x for x in lists if not missed.intersection(x)]
         theirs = [x.encode() for x in t.decode_batch(lists, skip_special_tokens=flags == SKIP)]
         equal("decode %d" % flags, ours.decode(lists, flags), theirs, lists)
         equal("stream %d" % flags, [b"".join(x) for x in ours.stream(lists, flags)], theirs, lists)
