@@ -2,8 +2,7 @@
 /* net/tokenizer.c - opening a tokenizer, and what is known of one
  *
  *	tokenizer.json		all of the tokenizer; the `tokenizers` library's own file
- *	tokenizer_config.json	which tokens begin, end and fill texts; whether texts get them; the
- *				chat template
+ *	tokenizer_config.json	which tokens begin, end and fill texts; the chat template
  *	special_tokens_map.json	the same tokens, where the file above does not name them
  *	chat_template.jinja	the chat template, where it has a file of its own
  *
@@ -11,8 +10,9 @@
  *    their own out of its vocabulary alone may differ from it; we are with the `tokenizers`
  *    library.
  * 2. "truncation" and "padding" are for batches, and are not applied: a text is encoded whole.
- * 3. add_bos_token and add_eos_token in tokenizer_config.json, where they stand, replace the
- *    post-processor's template, as in the transformers library.
+ * 3. What is put around a text is the post-processor's matter alone: add_bos_token and
+ *    add_eos_token of tokenizer_config.json say what its maker once asked for, and are not looked
+ *    at where there is a tokenizer.json, here as in the transformers library.
  * 4. A token that tokenizer_config.json adds but tokenizer.json lacks is refused: its id would be a
  *    guess. So is one whose flags differ.
  * 5. A special token is skipped in decoding whatever its spelling: the library misses one that is
@@ -83,28 +83,6 @@ static void read_roles(struct lora_tokenizer *t, const struct lora_json *json)
 		if (t->special[i] == LORA_TOKEN_NONE && text != NULL)
 			t->special[i] = lora_tokenizer_find(t, text, strlen(text));
 	}
-}
-
-/* [3] */
-static enum lora_status read_ends(struct lora_tokenizer *t, const struct lora_json *config,
-				  struct lora_error *err)
-{
-	const struct lora_json *bos = lora__json_get(config, "add_bos_token");
-	const struct lora_json *eos = lora__json_get(config, "add_eos_token");
-	bool add_bos = false, add_eos = false;
-	enum lora_status status = LORA_OK;
-
-	if (bos == NULL && eos == NULL)
-		return LORA_OK;
-	(void)lora__json_bool(bos, &add_bos);
-	(void)lora__json_bool(eos, &add_eos);
-	t->before.count = 0;
-	t->after.count = 0;
-	if (add_bos && t->special[LORA_TOKEN_BOS] != LORA_TOKEN_NONE)
-		status = lora__tokens_add(&t->before, t->special[LORA_TOKEN_BOS], err);
-	if (status == LORA_OK && add_eos && t->special[LORA_TOKEN_EOS] != LORA_TOKEN_NONE)
-		status = lora__tokens_add(&t->after, t->special[LORA_TOKEN_EOS], err);
-	return status;
 }
 
 static bool is_number(const char *text, uint32_t number)
@@ -220,10 +198,8 @@ static enum lora_status read_companions(struct lora_tokenizer *t,
 			       files->special_size, err);
 	if (status == LORA_OK)
 		status = lora__context(err, read_config(t, config, err), "tokenizer_config.json");
-	if (status == LORA_OK) {
+	if (status == LORA_OK)
 		read_roles(t, special);
-		status = read_ends(t, config, err);
-	}
 	lora__json_free(config);
 	lora__json_free(special);
 	return status;

@@ -32,7 +32,8 @@
 #include "net/tokenizer.h"
 
 #define PATTERN_LIMIT 16384u	/* bytes; the longest known has 700 */
-#define MATCH_LIMIT   50000000u /* PCRE2's count; a megabyte of blanks needs a million */
+/* PCRE2's count of steps for one match: a row of n blanks needs n. */
+#define MATCH_LIMIT(size) (100000 + 2 * (size))
 #define HEAP_LIMIT    65536u	/* KiB */
 #define GROUPS	      64u
 #define GROWTH	      40u /* bytes for each of the pattern's two, and more */
@@ -366,7 +367,6 @@ enum lora_status lora__matcher_new(struct lora_matcher **out, struct lora_error 
 		*out = NULL;
 		return lora__fail_memory(err);
 	}
-	(void)pcre2_set_match_limit(matcher->context, MATCH_LIMIT);
 	(void)pcre2_set_heap_limit(matcher->context, HEAP_LIMIT);
 	return LORA_OK;
 }
@@ -404,9 +404,13 @@ static enum lora_status match_one(const struct lora_regex *regex, struct lora_ma
 {
 	PCRE2_SPTR subject = (PCRE2_SPTR)text;
 	PCRE2_UCHAR reason[160];
-	int result = pcre2_match(regex->code, subject, size, at, PCRE2_NO_UTF_CHECK, matcher->data,
-				 matcher->context);
+	int result;
 
+	if (size > LORA_TOKENIZER_TEXT)
+		return lora__fail(err, LORA_USAGE, "a word of %zu bytes is too long", size);
+	(void)pcre2_set_match_limit(matcher->context, (uint32_t)MATCH_LIMIT(size));
+	result = pcre2_match(regex->code, subject, size, at, PCRE2_NO_UTF_CHECK, matcher->data,
+			     matcher->context);
 	if (result == PCRE2_ERROR_JIT_STACKLIMIT)
 		result = pcre2_match(regex->code, subject, size, at,
 				     PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, matcher->data,

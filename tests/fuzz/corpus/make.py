@@ -3,7 +3,7 @@
 """Makes the seeds of the fuzz targets: make.py [--check]
 
 Small files, each the shortest with some feature that a mutation is unlikely to invent. They are
-committed; --check fails if the files in safetensors/ and index/ are not these (more may be there: inputs that
+committed; --check fails if the files in safetensors/, index/ and tokenizer/ are not these (more may be there: inputs that
 once found something stay).
 """
 import json
@@ -62,7 +62,59 @@ INDEX = {
 }
 
 
+def added(content, id, **flags):
+    token = {"id": id, "content": content, "single_word": False, "lstrip": False, "rstrip": False}
+    return {**token, "normalized": False, "special": True, **flags}
+
+
+TEXT = "ab a<s>b  aab\n\u00e9e\u0301 1\u0662".encode() + b"\xe2\x82\xff"
+VOCAB = {"a": 0, "b": 1, "aa": 2, "ab": 3, "\u0120": 4, "\u2581": 5, "<0xC3>": 6, "<0xA9>": 7, "e": 8, "?": 9}
+MERGES = ["a a", "a b"]
+
+
+def tokenizer(config=None, model=None, text=TEXT, **parts):
+    """tokenizer.json, tokenizer_config.json and a text, between NUL bytes."""
+    spec = {**parts, "model": {"type": "BPE", "vocab": VOCAB, "merges": MERGES, **(model or {})}}
+    return b"\0".join((json.dumps(spec).encode(), json.dumps(config).encode() if config else b"", text))
+
+
+def pre(kind, **options):
+    return {"type": kind, **options}
+
+
+def sequence(list_name, *parts):
+    return {"type": "Sequence", list_name: list(parts)}
+
+
+BYTES = {"add_prefix_space": True, "trim_offsets": True}
+SPLIT = {"type": "Split", "behavior": "Contiguous", "invert": True}
+TEMPLATE = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [10], "tokens": ["<s>"]}}}
+STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+TOKENIZER = {
+    "bytes": tokenizer(pre_tokenizer=pre("ByteLevel", **BYTES), decoder=pre("ByteLevel", **BYTES)),
+    "split": tokenizer(pre_tokenizer={**SPLIT, "pattern": {"Regex": "(?i:'s)|[^\\r\\n\\p{L}]?\\p{L}+|\\p{N}{1,3}|\\s+(?!\\S)|\\w*"}}),
+    "words": tokenizer(pre_tokenizer=sequence("pretokenizers", {**SPLIT, "pattern": {"String": "a"}, "behavior": "MergedWithNext"},
+                                              pre("Digits", individual_digits=False))),
+    "marks": tokenizer(pre_tokenizer=pre("Metaspace", replacement="\u2581", prepend_scheme="first"), decoder=pre("Metaspace", replacement="\u2581")),
+    "llama": tokenizer(model={"byte_fallback": True, "unk_token": "?", "fuse_unk": True}, added_tokens=[added("<s>", 10)], post_processor=TEMPLATE,
+                       normalizer=sequence("normalizers", pre("Prepend", prepend="\u2581"), pre("Replace", pattern={"String": " "}, content="\u2581")),
+                       decoder=sequence("decoders", pre("Replace", pattern={"String": "\u2581"}, content=" "), pre("ByteFallback"), pre("Fuse"), STRIP)),
+    "forms": tokenizer(normalizer=sequence("normalizers", *(pre(x) for x in ("NFC", "NFKD", "Lowercase", "StripAccents")),
+                                           pre("Strip", strip_left=True, strip_right=False))),
+    "added": tokenizer(added_tokens=[added("<s>", 10, lstrip=True, rstrip=True), added("b", 1, single_word=True, special=False),
+                                     added("\u00c9", 11, normalized=True)], normalizer=pre("NFC"),
+                       config={"bos_token": "<s>", "added_tokens_decoder": {"10": {"content": "<s>"}}}),
+    "pairs": tokenizer(model={"merges": [["a", "a"], ["a", "b"]], "ignore_merges": True, "unk_token": "!", "dropout": None}),
+    "chat": tokenizer(added_tokens=[added("<|im_start|>", 10), added("<|im_end|>", 11)],
+                      config={"eos_token": {"content": "<|im_end|>"}, "chat_template": "{{'<|im_start|>system\nhi<|im_end|>'}}"}),
+    "empty": b"{}",
+}
+
+
 def seeds():
+    for name, data in TOKENIZER.items():
+        yield "tokenizer/" + name, data
     for name, data in SAFETENSORS.items():
         yield "safetensors/" + name, data
     for name, value in INDEX.items():
