@@ -31,6 +31,13 @@ struct lora_message {
 	size_t length;
 };
 
+struct lora_conversation {
+	enum lora_chat chat;
+	const struct lora_message *messages;
+	size_t count;
+	bool prompt; /* its end invites an answer */
+};
+
 /* "none", "other", "plain", "chatml", ...; NULL for a bad value. */
 LORA_API const char *lora_chat_name(enum lora_chat chat);
 /* The family of that name, one that can be rendered; LORA_CHAT_OTHER if there is none. */
@@ -38,24 +45,20 @@ LORA_API enum lora_chat lora_chat_find(const char *name);
 /* What the tokenizer's own template is. */
 LORA_API enum lora_chat lora_chat_of(const struct lora_tokenizer *tokenizer);
 
-/* The conversation as text, with a NUL behind its `length` bytes; malloc'd. Its end invites an
- * answer if `prompt`. The tokenizer says how a text begins and ends, and which system message
- * stands where none is given, if its own template has one. LORA_INPUT if the family has no place
- * for a role or for the order of the roles; LORA_USAGE if the family cannot be rendered. */
+/* The conversation as text, with a NUL behind its `length` bytes; malloc'd. The tokenizer says how
+ * a text begins and ends, and which system message stands where none is given, if its own template
+ * has one. LORA_INPUT if the family has no place for a role or for the order of the roles;
+ * LORA_USAGE if the family cannot be rendered. */
 LORA_API enum lora_status lora_chat_render(const struct lora_tokenizer *tokenizer,
-					   enum lora_chat chat,
-					   const struct lora_message *messages, size_t count,
-					   bool prompt, char **text, size_t *length,
-					   struct lora_error *err);
+					   const struct lora_conversation *talk, char **text,
+					   size_t *length, struct lora_error *err);
 
 /* Appends the conversation's tokens: those of its text, in which special tokens are found where the
  * family puts them and never in a content, whoever wrote it. LORA_INPUT also if that cannot be had:
  * a content has a special token that the tokenizer searches for in normalized text only. */
 LORA_API enum lora_status lora_chat_encode(const struct lora_tokenizer *tokenizer,
-					   enum lora_chat chat,
-					   const struct lora_message *messages, size_t count,
-					   bool prompt, struct lora_tokens *tokens,
-					   struct lora_error *err);
+					   const struct lora_conversation *talk,
+					   struct lora_tokens *tokens, struct lora_error *err);
 
 #ifdef __cplusplus
 }

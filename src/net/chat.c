@@ -24,9 +24,9 @@
 #include "base/utf8.h"
 #include "net/tokenizer.h"
 
-#define BOS  "\1"
-#define EOS  "\2"
-#define ROLE "\3"
+#define BOS   "\1"
+#define EOS   "\2"
+#define ROLE  "\3"
 #define MARKS 6
 
 struct turn {
@@ -35,13 +35,13 @@ struct turn {
 
 struct family {
 	const char *name;
-	const char *begin;	/* first of all */
+	const char *begin; /* first of all */
 	struct turn user, assistant;
-	struct turn other;	/* any other role; NULL: there is none */
-	struct turn fold;	/* a first system message goes into the first user's content so */
-	const char *prompt;	/* what invites an answer */
-	bool strip;		/* contents lose the white space around them */
-	bool alternate;		/* user and assistant take turns */
+	struct turn other;  /* any other role; NULL: there is none */
+	struct turn fold;   /* a first system message goes into the first user's content so */
+	const char *prompt; /* what invites an answer */
+	bool strip;	    /* contents lose the white space around them */
+	bool alternate;	    /* user and assistant take turns */
 	const char *has[MARKS], *lacks[MARKS];
 };
 
@@ -107,7 +107,8 @@ static const struct family families[LORA_CHAT_COUNT] = {
 	},
 };
 
-/* --- names and recognition --------------------------------------------------------------------- */
+/* --- names and recognition ---------------------------------------------------------------------
+ */
 
 const char *lora_chat_name(enum lora_chat chat)
 {
@@ -171,7 +172,8 @@ static const char *default_system(const struct lora_tokenizer *tokenizer, size_t
 	return NULL;
 }
 
-/* --- rendering ------------------------------------------------------------------------------------ */
+/* --- rendering
+ * ------------------------------------------------------------------------------------ */
 
 struct rendering {
 	const struct lora_tokenizer *tokenizer;
@@ -288,7 +290,8 @@ static enum lora_status put_message(struct rendering *r, const struct lora_messa
 					      : &family->other;
 	enum lora_status status;
 
-	if (strspn(message->role, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") !=
+	if (strspn(message->role,
+		   "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") !=
 		strlen(message->role) ||
 	    message->role[0] == '\0')
 		return lora__fail(r->err, LORA_INPUT, "message %zu: '%s' is no role", place + 1,
@@ -346,21 +349,20 @@ static enum lora_status put_begin(struct rendering *r, const struct lora_message
 	return status;
 }
 
-static enum lora_status render(struct rendering *r, enum lora_chat chat,
-			       const struct lora_message *messages, size_t count, bool prompt)
+static enum lora_status render(struct rendering *r, const struct lora_conversation *talk)
 {
 	enum lora_status status;
 	size_t skip = 0;
 
-	if (chat < LORA_CHAT_PLAIN || chat >= LORA_CHAT_COUNT)
+	if ((unsigned)talk->chat < LORA_CHAT_PLAIN || (unsigned)talk->chat >= LORA_CHAT_COUNT)
 		return lora__fail(r->err, LORA_USAGE,
 				  "no built-in chat template: name one of them (plain, chatml, "
 				  "llama2, llama3, mistral)");
-	r->family = &families[chat];
-	status = put_begin(r, messages, count, &skip);
-	for (size_t i = skip; i < count && status == LORA_OK; i++)
-		status = put_message(r, &messages[i], i - skip);
-	if (status == LORA_OK && prompt)
+	r->family = &families[talk->chat];
+	status = put_begin(r, talk->messages, talk->count, &skip);
+	for (size_t i = skip; i < talk->count && status == LORA_OK; i++)
+		status = put_message(r, &talk->messages[i], i - skip);
+	if (status == LORA_OK && talk->prompt)
 		status = put(r, r->family->prompt, "");
 	if (status == LORA_OK)
 		status = lora__buffer_reserve(&r->text, 0, r->err);
@@ -369,12 +371,12 @@ static enum lora_status render(struct rendering *r, enum lora_chat chat,
 	return status;
 }
 
-enum lora_status lora_chat_render(const struct lora_tokenizer *tokenizer, enum lora_chat chat,
-				  const struct lora_message *messages, size_t count, bool prompt,
-				  char **text, size_t *length, struct lora_error *err)
+enum lora_status lora_chat_render(const struct lora_tokenizer *tokenizer,
+				  const struct lora_conversation *talk, char **text, size_t *length,
+				  struct lora_error *err)
 {
 	struct rendering r = {.tokenizer = tokenizer, .err = err};
-	enum lora_status status = render(&r, chat, messages, count, prompt);
+	enum lora_status status = render(&r, talk);
 
 	*text = NULL;
 	*length = 0;
@@ -388,7 +390,8 @@ enum lora_status lora_chat_render(const struct lora_tokenizer *tokenizer, enum l
 	return LORA_OK;
 }
 
-/* --- encoding --------------------------------------------------------------------------------------- */
+/* --- encoding
+ * --------------------------------------------------------------------------------------- */
 
 /* [2] The search in normalized text does not know where contents are. */
 static enum lora_status check_normalized(const struct rendering *r)
@@ -404,26 +407,27 @@ static enum lora_status check_normalized(const struct rendering *r)
 			if (memmem(r->text.at + r->spans[k].begin,
 				   r->spans[k].end - r->spans[k].begin, token->content,
 				   token->length) != NULL)
-				return lora__fail(r->err, LORA_INPUT,
-						  "a message contains the special token '%s', which "
-						  "this tokenizer cannot take for text",
-						  lora__escape(token->content));
+				return lora__fail(
+				    r->err, LORA_INPUT,
+				    "a message contains the special token '%s', which "
+				    "this tokenizer cannot take for text",
+				    lora__escape(token->content));
 	}
 	return LORA_OK;
 }
 
-enum lora_status lora_chat_encode(const struct lora_tokenizer *tokenizer, enum lora_chat chat,
-				  const struct lora_message *messages, size_t count, bool prompt,
-				  struct lora_tokens *tokens, struct lora_error *err)
+enum lora_status lora_chat_encode(const struct lora_tokenizer *tokenizer,
+				  const struct lora_conversation *talk, struct lora_tokens *tokens,
+				  struct lora_error *err)
 {
 	struct rendering r = {.tokenizer = tokenizer, .err = err};
 	enum lora_status status = LORA_OK;
 
-	r.spans = calloc(count + 2, sizeof *r.spans);
+	r.spans = calloc(talk->count + 2, sizeof *r.spans);
 	if (r.spans == NULL)
 		status = lora__fail_memory(err);
 	if (status == LORA_OK)
-		status = render(&r, chat, messages, count, prompt);
+		status = render(&r, talk);
 	if (status == LORA_OK)
 		status = check_normalized(&r);
 	if (status == LORA_OK) {

@@ -5,11 +5,9 @@
  * passed on; where they differ and the difference can be spelled out, it is:
  *
  *	\s \S	\p{White_Space} \P{White_Space}		PCRE2's \s has U+180E too
- *	\w	[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}...]	PCRE2's lacks marks; Oniguruma's has U+00B2 and
- *						other digits of Latin-1
- *	\p{Han}	\p{sc:Han}				PCRE2 means Script_Extensions
- *	\u2019	\x{2019}
- *	^ $	at every line, the option PCRE2_MULTILINE
+ *	\w	[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}...]	PCRE2's lacks marks; Oniguruma's has U+00B2
+ *and other digits of Latin-1 \p{Han}	\p{sc:Han}				PCRE2 means
+ *Script_Extensions \u2019	\x{2019} ^ $	at every line, the option PCRE2_MULTILINE
  *
  * 1. Whatever else might be read differently is refused by name: so that an expression means what
  *    it meant where the model was trained, or nothing. An expression that asks for more than the
@@ -31,12 +29,12 @@
 #include "base/error.h"
 #include "net/tokenizer.h"
 
-#define PATTERN_LIMIT 16384u	/* bytes; the longest known has 700 */
+#define PATTERN_LIMIT 16384u /* bytes; the longest known has 700 */
 /* PCRE2's count of steps for one match: a row of n blanks needs n. */
 #define MATCH_LIMIT(size) (100000 + 2 * (size))
-#define HEAP_LIMIT    65536u	/* KiB */
-#define GROUPS	      64u
-#define GROWTH	      40u /* bytes for each of the pattern's two, and more */
+#define HEAP_LIMIT	  65536u /* KiB */
+#define GROUPS		  64u
+#define GROWTH		  40u /* bytes for each of the pattern's two, and more */
 
 struct lora_regex {
 	pcre2_code *code;
@@ -51,9 +49,9 @@ struct lora_matcher {
 
 struct translation {
 	const char *at;
-	char *to;	    /* GROWTH times the pattern: \w is the longest */
+	char *to;	     /* GROWTH times the pattern: \w is the longest */
 	const char *problem; /* what is not supported */
-	char shown[40];	    /* its spelling */
+	char shown[40];	     /* its spelling */
 	bool in_class;
 	bool caseless[GROUPS]; /* by depth of parentheses */
 	unsigned depth;
@@ -124,9 +122,9 @@ static bool put_number(struct translation *t)
 
 	while (isxdigit((unsigned char)from[skip + digits]) && digits < 8)
 		digits++;
-	if (skip == 3 ? digits < 1 || digits > 6 || from[skip + digits] != '}'
-		      : from[1] == 'u' ? digits < 4
-				       : digits < 2 || from[skip] > '7')
+	if (skip == 3	     ? digits < 1 || digits > 6 || from[skip + digits] != '}'
+	    : from[1] == 'u' ? digits < 4
+			     : digits < 2 || from[skip] > '7')
 		return refuse(t, "a character by number", from, skip + digits);
 	if (skip == 2)
 		digits = from[1] == 'u' ? 4 : 2;
@@ -293,13 +291,12 @@ static enum lora_status compile_translated(struct lora_regex *regex, const char 
 		;
 	*t.to = '\0';
 	if (t.problem != NULL)
-		status = lora__fail(err, LORA_INPUT,
-				    "expression '%s': %s ('%s') is not supported",
+		status = lora__fail(err, LORA_INPUT, "expression '%s': %s ('%s') is not supported",
 				    lora__escape(pattern), t.problem, lora__escape(t.shown));
 	else
-		status = compile(regex, text, pattern,
-				 PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C,
-				 err);
+		status =
+		    compile(regex, text, pattern,
+			    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, err);
 	free(text);
 	return status;
 }
@@ -412,9 +409,9 @@ static enum lora_status match_one(const struct lora_regex *regex, struct lora_ma
 	result = pcre2_match(regex->code, subject, size, at, PCRE2_NO_UTF_CHECK, matcher->data,
 			     matcher->context);
 	if (result == PCRE2_ERROR_JIT_STACKLIMIT)
-		result = pcre2_match(regex->code, subject, size, at,
-				     PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, matcher->data,
-				     matcher->context);
+		result =
+		    pcre2_match(regex->code, subject, size, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+				matcher->data, matcher->context);
 	found[0] = SIZE_MAX;
 	if (result == PCRE2_ERROR_NOMATCH)
 		return LORA_OK;

@@ -64,7 +64,7 @@ static void check_decoding(const struct lora_tokenizer *tokenizer, const struct 
 static void check_encoding(const struct lora_tokenizer *tokenizer, const char *text, size_t size)
 {
 	const struct lora_message talk[] = {{"user", text, size}};
-	enum lora_chat chat = lora_chat_of(tokenizer);
+	const struct lora_conversation all = {lora_chat_of(tokenizer), talk, 1, true};
 
 	for (unsigned flags = 0; flags < 4; flags++) {
 		struct lora_error err = LORA_ERROR_INIT;
@@ -72,8 +72,8 @@ static void check_encoding(const struct lora_tokenizer *tokenizer, const char *t
 		enum lora_status status =
 		    lora_tokenizer_encode(tokenizer, text, size, flags, &tokens, &err);
 
-		if (status == LORA_OK && chat >= LORA_CHAT_PLAIN)
-			status = lora_chat_encode(tokenizer, chat, talk, 1, true, &tokens, &err);
+		if (status == LORA_OK && all.chat >= LORA_CHAT_PLAIN)
+			status = lora_chat_encode(tokenizer, &all, &tokens, &err);
 		if (status != LORA_OK)
 			demand_line(status, &err);
 		for (size_t i = 0; i < tokens.count; i++) {

@@ -2,12 +2,11 @@
 /* tokenize.c - a tokenizer's functions for tests in other languages
  *
  * usage: helper_tokenize DIRECTORY facts
- *        helper_tokenize DIRECTORY encode FLAGS     texts on stdin, a line of ids for each on stdout
- *        helper_tokenize DIRECTORY decode FLAGS     lines of ids on stdin, texts on stdout
+ *        helper_tokenize DIRECTORY encode FLAGS     texts on stdin, a line of ids for each on
+ * stdout helper_tokenize DIRECTORY decode FLAGS     lines of ids on stdin, texts on stdout
  *        helper_tokenize DIRECTORY stream FLAGS     the same through a decoder, token by token
- *        helper_tokenize DIRECTORY chat NAME PROMPT  roles and contents, by turns, on stdin: the text
- *                                                   and a line of ids on stdout; NAME "own" is the
- *                                                   tokenizer's own
+ *        helper_tokenize DIRECTORY chat NAME PROMPT  roles and contents, by turns, on stdin: the
+ * text and a line of ids on stdout; NAME "own" is the tokenizer's own
  *
  * A text is its length in a line, its bytes, and a newline. What fails is one line on stderr, and
  * the status is the exit code.
@@ -137,6 +136,7 @@ static enum lora_status chat(const struct lora_tokenizer *tokenizer, const char 
 	struct lora_message messages[64] = {{NULL, NULL, 0}};
 	struct lora_tokens tokens = {0};
 	size_t count = 0, size = 0, length = 0;
+	struct lora_conversation talk = {family, messages, 0, prompt};
 	enum lora_status status;
 	char *text = NULL;
 
@@ -144,10 +144,11 @@ static enum lora_status chat(const struct lora_tokenizer *tokenizer, const char 
 		messages[count].content = next_text(&messages[count].length);
 		count++;
 	}
-	status = lora_chat_render(tokenizer, family, messages, count, prompt, &text, &length, err);
+	talk.count = count;
+	status = lora_chat_render(tokenizer, &talk, &text, &length, err);
 	if (status == LORA_OK) {
 		show(text, length);
-		status = lora_chat_encode(tokenizer, family, messages, count, prompt, &tokens, err);
+		status = lora_chat_encode(tokenizer, &talk, &tokens, err);
 	}
 	if (status == LORA_OK)
 		show_ids(&tokens);

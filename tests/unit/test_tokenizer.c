@@ -33,8 +33,8 @@ static unsigned printable(unsigned byte)
 static char *make(const char *middle)
 {
 	static const char *const more[][2] = {
-	    {"a", "a"},	  {"aa", "aa"}, {"aaaa", "aaaa"}, {"aaaaaaaa", "aaaaaaaa"},
-	    {"a", "b"},	  {"ab", "ab"}, {"t", "h"},	  {"th", "e"},
+	    {"a", "a"}, {"aa", "aa"}, {"aaaa", "aaaa"}, {"aaaaaaaa", "aaaaaaaa"},
+	    {"a", "b"}, {"ab", "ab"}, {"t", "h"},	{"th", "e"},
 	};
 	char *text = NULL;
 	size_t size = 0;
@@ -89,7 +89,8 @@ static struct lora_tokenizer *open_made(const char *middle)
 	return tokenizer;
 }
 
-/* --- pieces ------------------------------------------------------------------------------------ */
+/* --- pieces ------------------------------------------------------------------------------------
+ */
 
 static void tokenizer__broken_utf8_is_replaced_by_maximal_parts(void **state)
 {
@@ -131,7 +132,8 @@ static void tokenizer__broken_utf8_is_replaced_by_maximal_parts(void **state)
 	lora__buffer_fini(&to);
 }
 
-/* --- work -------------------------------------------------------------------------------------- */
+/* --- work --------------------------------------------------------------------------------------
+ */
 
 /* Merges, candidate for candidate, are counted: n log n of them at most. */
 static void check_steps(const struct lora_tokenizer *tokenizer, const char *word, size_t size)
@@ -173,8 +175,20 @@ static void tokenizer__a_long_word_takes_n_log_n_steps(void **state)
  * known where one letter fills the text: 16 to a token. */
 static void tokenizer__megabytes_of_anything_are_encoded(void **state)
 {
-	static const char *const texts[] = {"a", "ab", " ", "\n", "\t ", "1", "!", "\xff", "\xcc\x81\xcc\xa3",
-					    "e\xcc\x81", "<|im_end|>", "<|im_end|", "\xe6\x97\xa5", "'"};
+	static const char *const texts[] = {"a",
+					    "ab",
+					    " ",
+					    "\n",
+					    "\t ",
+					    "1",
+					    "!",
+					    "\xff",
+					    "\xcc\x81\xcc\xa3",
+					    "e\xcc\x81",
+					    "<|im_end|>",
+					    "<|im_end|",
+					    "\xe6\x97\xa5",
+					    "'"};
 	static const char *const middles[] = {
 	    ADDED REST,
 	    "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKD\"},"
@@ -201,7 +215,8 @@ static void tokenizer__megabytes_of_anything_are_encoded(void **state)
 			for (size_t k = 0; k < MEGABYTE; k++)
 				text[k] = texts[i][k % length];
 			tokens.count = 0;
-			assert_ok(lora_tokenizer_encode(tokenizer, text, MEGABYTE, 0, &tokens, &err));
+			assert_ok(
+			    lora_tokenizer_encode(tokenizer, text, MEGABYTE, 0, &tokens, &err));
 			if (m == 0 && i == 0)
 				assert_int_equal(tokens.count, MEGABYTE / 16);
 		}
@@ -211,16 +226,25 @@ static void tokenizer__megabytes_of_anything_are_encoded(void **state)
 	free(text);
 }
 
-/* --- decoding ------------------------------------------------------------------------------------ */
+/* --- decoding ------------------------------------------------------------------------------------
+ */
 
 static void tokenizer__a_character_comes_with_its_last_byte(void **state)
 {
 	static const struct {
 		uint32_t id;
 		const char *text;
-	} pushes[] = {{'a', "a"}, {0xf0, ""},	{0x9f, ""},	       {0x98, ""},
-		      {0x80, "\xf0\x9f\x98\x80"}, {0xe2, ""}, {0x82, ""}, {'b', "\xef\xbf\xbd" "b"},
-		      {99999, ""}, {0xc3, ""}};
+	} pushes[] = {{'a', "a"},
+		      {0xf0, ""},
+		      {0x9f, ""},
+		      {0x98, ""},
+		      {0x80, "\xf0\x9f\x98\x80"},
+		      {0xe2, ""},
+		      {0x82, ""},
+		      {'b', "\xef\xbf\xbd"
+			    "b"},
+		      {99999, ""},
+		      {0xc3, ""}};
 	struct lora_tokenizer *tokenizer = open_made(ADDED REST);
 	struct lora_error err = LORA_ERROR_INIT;
 	struct lora_decoder *decoder = NULL;
@@ -242,11 +266,13 @@ static void tokenizer__a_character_comes_with_its_last_byte(void **state)
 	lora_tokenizer_close(tokenizer);
 }
 
-/* --- memory, sizes, threads ------------------------------------------------------------------------ */
+/* --- memory, sizes, threads
+ * ------------------------------------------------------------------------ */
 
 static enum lora_status everything(const char *json, struct lora_error *err)
 {
 	static const struct lora_message talk[] = {{"user", "the <|im_start|> e\xcc\x81", 20}};
+	struct lora_conversation all = {LORA_CHAT_NONE, talk, 1, true};
 	struct lora_tokenizer *tokenizer = NULL;
 	struct lora_tokens tokens = {0};
 	enum lora_status status = parse(&tokenizer, json, err);
@@ -256,9 +282,10 @@ static enum lora_status everything(const char *json, struct lora_error *err)
 	if (status == LORA_OK)
 		status = lora_tokenizer_encode(tokenizer, "aaaa the<|im_end|>\xff", 20,
 					       LORA_ENCODE_SPECIAL, &tokens, err);
-	if (status == LORA_OK)
-		status = lora_chat_encode(tokenizer, lora_chat_of(tokenizer), talk, 1, true,
-					  &tokens, err);
+	if (status == LORA_OK) {
+		all.chat = lora_chat_of(tokenizer);
+		status = lora_chat_encode(tokenizer, &all, &tokens, err);
+	}
 	if (status == LORA_OK)
 		status = lora_tokenizer_decode(tokenizer, tokens.ids, tokens.count, 0, &text,
 					       &length, err);
@@ -335,12 +362,12 @@ static void *encode_often(void *data)
 	for (int i = 0; i < 50; i++) {
 		struct lora_tokens tokens = {0};
 
-		good = good && lora_tokenizer_encode(shared->tokenizer, shared->text,
-						     strlen(shared->text), LORA_ENCODE_SPECIAL,
-						     &tokens, NULL) == LORA_OK;
-		good = good && tokens.count == shared->want->count &&
-		       memcmp(tokens.ids, shared->want->ids, tokens.count * sizeof *tokens.ids) ==
-			   0;
+		good = good &&
+		       lora_tokenizer_encode(shared->tokenizer, shared->text, strlen(shared->text),
+					     LORA_ENCODE_SPECIAL, &tokens, NULL) == LORA_OK;
+		good =
+		    good && tokens.count == shared->want->count &&
+		    memcmp(tokens.ids, shared->want->ids, tokens.count * sizeof *tokens.ids) == 0;
 		lora_tokens_fini(&tokens);
 	}
 	return good ? data : NULL;
@@ -351,7 +378,8 @@ static void tokenizer__one_serves_many_threads(void **state)
 	struct lora_tokenizer *tokenizer = open_made(ADDED REST);
 	struct lora_error err = LORA_ERROR_INIT;
 	struct lora_tokens want = {0};
-	struct shared shared = {tokenizer, &want, "the aaaaaaa\n\n x <|im_end|> e\xcc\x81 123 <|im_start|>"};
+	struct shared shared = {tokenizer, &want,
+				"the aaaaaaa\n\n x <|im_end|> e\xcc\x81 123 <|im_start|>"};
 	pthread_t threads[4];
 
 	(void)state;
