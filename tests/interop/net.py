@@ -1,0 +1,235 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The engine (src/net) against transformers and PEFT, in float32, logit by logit.
+
+    net.py BINARY [--case PATTERN]... [--list] [--keep]
+
+Random models of every family are made here from a config (seeds fixed, odd sizes, tied and untied,
+shared key heads, f32, f16 and bf16), saved as transformers saves them, and run by both on the same
+token ids: as one prompt, token by token, and in uneven pieces. Two sets of logits agree if no
+difference is above 1e-4 of their root mean square. With adapters PEFT's own forward pass, unmerged,
+is the truth. SmolLM2-135M (build/smollm2, tests/data/smollm2.py makes it) is the model of real
+size: there the greedy text of 64 tokens and the perplexity are compared too.
+
+The program oracle_logits, beside the tests, prints the engine's raw logits (tests/oracle/logits.c).
+"""
+
+import argparse
+import fnmatch
+import json
+import math
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(ROOT / "tests" / "oracle"))
+
+import run as oracle_run  # noqa: E402
+
+if not oracle_run.with_torch():
+    sys.exit("net.py: torch and peft are missing, here and in build/venv")
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+transformers.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+torch.set_num_threads(2)
+BOUND = 1e-4
+TYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+BINARY = LOGITS = None  # set by main
+SMOLLM2 = pathlib.Path(os.environ.get("LORACTL_SMOLLM2", ROOT / "build" / "smollm2"))
+
+
+# ------------------------------------------------------------------------------------------------
+# both sides
+
+
+def ours(model, ids, steps=(1 << 20,), adapters=(), threads=2):
+    """Logits [ids, vocabulary] from the engine."""
+    refs = [f"{path}:{weight}" for path, weight in adapters]
+    out = subprocess.run([str(LOGITS), str(model), *refs, "--", *map(str, steps)], input=" ".join(map(str, ids)).encode(),
+                         capture_output=True, env=dict(os.environ, LORACTL_THREADS=str(threads)))
+    if out.returncode:
+        raise AssertionError(f"oracle_logits: exit {out.returncode}: {out.stderr.decode().strip()}")
+    return np.frombuffer(out.stdout, np.float32).reshape(len(ids), -1)
+
+
+def theirs(model, ids):
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0].float().numpy()
+
+
+def load(path, **options):
+    return transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **options).eval()
+
+
+def distance(got, want):
+    """The largest difference in units of the logits' root mean square."""
+    assert got.shape == want.shape, (got.shape, want.shape)
+    assert np.isfinite(want).all()
+    return float(np.abs(got - want).max() / math.sqrt(float((want.astype(np.float64) ** 2).mean())))
+
+
+def agree(what, got, want, bound=BOUND):
+    far = distance(got, want)
+    assert far <= bound, f"{what}: differs by {far:.3g} of the logits' rms, {bound:g} is allowed"
+    return far
+
+
+# ------------------------------------------------------------------------------------------------
+# random models
+
+SMALL = dict(vocab_size=301, hidden_size=72, intermediate_size=150, num_hidden_layers=3, num_attention_heads=6,
+             num_key_value_heads=2, max_position_embeddings=160)
+LLAMA3 = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=64)
+
+# name: (config class, its arguments, dtype)
+MODELS = {
+    "llama": ("LlamaConfig", SMALL, "f32"),
+    "llama-head-dim": ("LlamaConfig", dict(SMALL, head_dim=18, num_key_value_heads=3), "f32"),
+    "llama-tied-bf16": ("LlamaConfig", dict(SMALL, tie_word_embeddings=True, num_key_value_heads=6), "bf16"),
+    "llama-f16": ("LlamaConfig", dict(SMALL, num_key_value_heads=1, hidden_size=132, intermediate_size=77), "f16"),
+    "llama-bias": ("LlamaConfig", dict(SMALL, attention_bias=True, mlp_bias=True, rms_norm_eps=1e-3), "f32"),
+    "llama-linear": ("LlamaConfig", dict(SMALL, rope_parameters=dict(rope_type="linear", factor=3.5, rope_theta=777.0)), "f32"),
+    "llama-llama3": ("LlamaConfig", dict(SMALL, head_dim=32, rope_parameters=LLAMA3), "f32"),
+    "mistral-window": ("MistralConfig", dict(SMALL, sliding_window=13), "f32"),
+    "mistral-bf16": ("MistralConfig", dict(SMALL, sliding_window=None, head_dim=20), "bf16"),
+    "qwen2": ("Qwen2Config", dict(SMALL, tie_word_embeddings=True), "f32"),
+    "qwen2-window-f16": ("Qwen2Config", dict(SMALL, use_sliding_window=True, sliding_window=9, max_window_layers=1), "f16"),
+    "qwen3": ("Qwen3Config", dict(SMALL, head_dim=24), "f32"),
+    "qwen3-bias-bf16": ("Qwen3Config", dict(SMALL, head_dim=10, attention_bias=True, tie_word_embeddings=True), "bf16"),
+    "gpt2": ("GPT2Config", dict(vocab_size=301, n_embd=60, n_layer=3, n_head=5, n_positions=160, n_inner=None), "f32"),
+    "gpt2-f16": ("GPT2Config", dict(vocab_size=301, n_embd=66, n_layer=2, n_head=3, n_positions=160, n_inner=101), "f16"),
+    "gpt2-scale": ("GPT2Config", dict(vocab_size=301, n_embd=60, n_layer=3, n_head=5, n_positions=160,
+                                      scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False), "bf16"),
+}
+
+
+def shake(model, seed):
+    """Weights that make every part matter: norms and biases away from one and zero, sharp attention."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        with torch.no_grad():
+            noise = torch.randn(p.shape, generator=generator)
+            if p.ndim == 1:
+                p.add_(0.3 * noise)
+            else:
+                p.copy_(noise / math.sqrt(p.shape[-1]) * 1.7)
+
+
+def make(name, folder):
+    kind, arguments, dtype = MODELS[name]
+    config = getattr(transformers, kind)(bos_token_id=None, eos_token_id=None, pad_token_id=None, **arguments)
+    torch.manual_seed(7)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    shake(model, 11)
+    model.to(TYPES[dtype]).save_pretrained(folder)
+    return folder
+
+
+def some_ids(count, vocabulary, seed=3):
+    return np.random.default_rng(seed).integers(0, vocabulary, count).tolist()
+
+
+def old_spelling(folder):
+    """config.json as transformers 4 wrote it: rope_theta, rope_scaling with its older key."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    rope = config.pop("rope_parameters", None)
+    if rope is None:
+        return False
+    config["rope_theta"] = rope.pop("rope_theta")
+    kind = rope.pop("rope_type")
+    config["rope_scaling"] = None if kind == "default" else dict(rope, type=kind)
+    path.write_text(json.dumps(config))
+    return True
+
+
+def case_random(name, folder):
+    make(name, folder)
+    model = load(folder)
+    ids = some_ids(131, model.config.vocab_size)
+    want = theirs(model, ids)
+    worst = agree("one prompt", ours(folder, ids), want)
+    worst = max(worst, agree("token by token", ours(folder, ids, (1,)), want))
+    worst = max(worst, agree("in pieces", ours(folder, ids, (5, 1, 60, 2, 7)), want))
+    assert np.array_equal(ours(folder, ids), ours(folder, ids)), "two runs differ"
+    worst = max(worst, agree("one thread", ours(folder, ids, threads=1), want))
+    worst = max(worst, agree("three threads", ours(folder, ids, threads=3), want))
+    if old_spelling(folder):
+        worst = max(worst, agree("rope as transformers 4 spells it", ours(folder, ids), want))
+    return f"{worst:.2g} of rms"
+
+
+# ------------------------------------------------------------------------------------------------
+# SmolLM2
+
+
+def case_smollm2(dtype, folder):
+    path = SMOLLM2 / dtype
+    model = load(path)
+    ids = some_ids(600, model.config.vocab_size)
+    worst = agree("600 tokens", ours(path, ids), theirs(model, ids))
+    worst = max(worst, agree("token by token", ours(path, ids[:40], (1,)), theirs(model, ids[:40])))
+    return f"{worst:.2g} of rms"
+
+
+# ------------------------------------------------------------------------------------------------
+
+
+def cases():
+    table = {f"random-{name}": (lambda folder, name=name: case_random(name, folder)) for name in MODELS}
+    for dtype in ("f32", "bf16", "f16"):
+        table[f"smollm2-{dtype}"] = lambda folder, dtype=dtype: case_smollm2(dtype, folder)
+    return table
+
+
+def main():
+    global BINARY, LOGITS
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary", type=pathlib.Path)
+    parser.add_argument("--case", action="append", metavar="PATTERN")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="leave the folder of models")
+    args = parser.parse_args()
+    BINARY = args.binary.resolve()
+    LOGITS = BINARY.parent / "tests" / "oracle_logits"
+    work = pathlib.Path(tempfile.mkdtemp(prefix="net-"))
+    failed = 0
+    for name, case in cases().items():
+        if args.case and not any(fnmatch.fnmatch(name, pattern) for pattern in args.case):
+            continue
+        if args.list:
+            print(name)
+            continue
+        folder = work / name
+        folder.mkdir()
+        try:
+            print(f"ok      {name}: {case(folder)}", flush=True)
+        except AssertionError as e:
+            failed += 1
+            print(f"FAILED  {name}: {e or traceback.format_exc()}", flush=True)
+        except Exception:
+            failed += 1
+            print(f"FAILED  {name}:\n{traceback.format_exc()}", flush=True)
+        if not args.keep:
+            shutil.rmtree(folder)
+    if args.keep:
+        print(work)
+    else:
+        shutil.rmtree(work)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
