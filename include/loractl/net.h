@@ -43,10 +43,11 @@ struct lora_net_options {
 		sizeof(struct lora_net_options), 0, false                                          \
 	}
 
-/* Reads the weights. The model is borrowed and must outlive the net. LORA_INPUT if it cannot be run
+/* Reads the weights. The model is borrowed and must outlive the net (its digests are computed if an
+ * adapter that is bound to a base is attached). LORA_INPUT if it cannot be run
  * (the architecture, a key of the config, a tensor is named) or holds a value that is not finite,
  * LORA_SYSTEM without memory. */
-LORA_API enum lora_status lora_net_open(struct lora_net **out, const struct lora_model *model,
+LORA_API enum lora_status lora_net_open(struct lora_net **out, struct lora_model *model,
 					const struct lora_net_options *options,
 					const struct lora_observer *observer,
 					struct lora_error *err);

@@ -25,7 +25,7 @@ static enum lora_status open_net(struct lora_net *net, const struct lora_net_opt
 	return status ? status : lora__net_load(net, observer, err);
 }
 
-enum lora_status lora_net_open(struct lora_net **out, const struct lora_model *model,
+enum lora_status lora_net_open(struct lora_net **out, struct lora_model *model,
 			       const struct lora_net_options *options,
 			       const struct lora_observer *observer, struct lora_error *err)
 {

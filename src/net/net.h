@@ -62,6 +62,7 @@ struct lora_linear {
 	const float *bias;    /* [out]; or NULL */
 	struct lora_piece piece[3];
 	size_t pieces;
+	bool turned;		  /* the file has [in, out] */
 	struct lora_patch *patch; /* or NULL */
 };
 
@@ -93,7 +94,7 @@ struct lora_slot {
 };
 
 struct lora_net {
-	const struct lora_model *model;
+	struct lora_model *model;
 	const struct lora_kern *kern;
 	const struct lora_vec *vec;
 	struct lora_team *team;
@@ -174,9 +175,7 @@ struct lora_net_state {
 	float *scratch; /* [workers, scratch_size]: scores, widened panels */
 	size_t scratch_size;
 	float *low_memory; /* a.low, made anew when adapters of larger rank were attached */
-	struct lora_segment *segments; /* [LORA_NET_BATCH] */
-	uint32_t *targets;	       /* [LORA_NET_BATCH] */
-	float *chunk;		       /* [LORA_NET_CHUNK, V] logits; made at the first loss */
+	float *chunk;	   /* [LORA_NET_CHUNK, V] logits; made at the first loss */
 	size_t chunk_vocabulary;
 };
 
@@ -215,9 +214,15 @@ typedef void lora_rows_fn(void *user, size_t begin, size_t end, unsigned worker)
 void lora__net_rows(struct lora_net *net, size_t tokens, size_t cost, lora_rows_fn *work,
 		    void *user);
 
-/* A token's choice from logits [n], which it overwrites (sample.c); *random is the generator's
- * state. */
-uint32_t lora__net_choose(float *logits, size_t n, const struct lora_net_sampling *sampling,
-			  uint64_t *random);
+/* A token's chance, for sampling. */
+struct lora_candidate {
+	double p;
+	uint32_t id;
+};
+
+/* A token's choice from logits [n]; room [n] is scratch, *random the generator's state
+ * (sample.c). */
+uint32_t lora__net_choose(const float *logits, size_t n, const struct lora_net_sampling *sampling,
+			  struct lora_candidate *room, uint64_t *random);
 
 #endif

@@ -81,9 +81,7 @@ static enum lora_status allocate(struct lora_net_state *state, struct lora_error
 	state->memory = memory;
 	c = (struct carver){.memory = memory};
 	lay_out(state, &c);
-	state->segments = calloc(LORA_NET_BATCH, sizeof(*state->segments));
-	state->targets = calloc(LORA_NET_BATCH, sizeof(*state->targets));
-	return state->segments && state->targets ? LORA_OK : lora__fail_memory(err);
+	return LORA_OK;
 }
 
 enum lora_status lora_net_state_new(struct lora_net_state **out, struct lora_net *net,
@@ -117,8 +115,6 @@ void lora_net_state_free(struct lora_net_state *state)
 		return;
 	free(state->memory);
 	free(state->low_memory);
-	free(state->segments);
-	free(state->targets);
 	free(state->chunk);
 	free(state);
 }

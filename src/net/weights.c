@@ -197,7 +197,8 @@ static enum lora_status take_linear(struct loader *l, const char *path,
 	enum lora_status status = LORA_OK;
 	uint8_t *to = NULL;
 
-	*linear = (struct lora_linear){.W = {LORA_DTYPE_NONE, 0, in, NULL}, .pieces = count};
+	*linear = (struct lora_linear){
+	    .W = {LORA_DTYPE_NONE, 0, in, NULL}, .pieces = count, .turned = l->turned};
 	for (size_t i = 0; i < count && !status; i++) {
 		status = find(l, l->prefix, path, rows[i].name, ".weight", &tensors[i], err);
 		if (!status)
@@ -291,6 +292,9 @@ static enum lora_status check_tie(struct loader *l, const struct lora_tensor *em
 	enum lora_status status = LORA_OK;
 	bool equal;
 
+	if (head)
+		*slot_of(l, head) =
+		    (struct lora_slot){.kind = LORA_SLOT_WEIGHT, .linear = &l->net->head};
 	if (!head || l->memory)
 		return LORA_OK;
 	equal = head->dtype == embed->dtype && head->size == embed->size;
@@ -385,8 +389,7 @@ static enum lora_status check_used(const struct loader *l, struct lora_error *er
 
 	for (size_t i = 0; i < index->count; i++) {
 		const char *name = index->tensors[i].name;
-		bool known = l->net->slots[i].kind != LORA_SLOT_NONE ||
-			     (l->net->spec.tied && strcmp(name, "lm_head.weight") == 0);
+		bool known = l->net->slots[i].kind != LORA_SLOT_NONE;
 
 		for (size_t k = 0; k < sizeof(buffers) / sizeof(*buffers); k++)
 			known = known || ends_in(name, buffers[k]);

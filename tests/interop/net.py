@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import warnings
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -37,11 +38,13 @@ if not oracle_run.with_torch():
     sys.exit("net.py: torch and peft are missing, here and in build/venv")
 
 import numpy as np  # noqa: E402
+import peft  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
+warnings.filterwarnings("ignore")
 torch.set_num_threads(2)
 BOUND = 1e-4
 TYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -172,7 +175,115 @@ def case_random(name, folder):
 
 
 # ------------------------------------------------------------------------------------------------
+# adapters: PEFT's own forward pass, unmerged
+
+LINEARS = "all-linear"
+
+# name: (model, [(LoraConfig arguments, weight)], does it pass alone)
+ADAPTERS = {
+    "plain": ("llama", [(dict(r=5, lora_alpha=7, target_modules=LINEARS), 1)]),
+    "weight": ("llama-bias", [(dict(r=4, lora_alpha=9, target_modules=LINEARS), -0.75)]),
+    "rslora": ("qwen2", [(dict(r=6, lora_alpha=5, use_rslora=True, target_modules=LINEARS), 1)]),
+    "patterns": ("qwen3", [(dict(r=3, lora_alpha=4, target_modules=LINEARS, rank_pattern={"q_proj": 9, "layers.1.*down_proj": 2},
+                                 alpha_pattern={"k_proj": 11}), 1)]),
+    "few": ("llama-f16", [(dict(r=8, lora_alpha=24, target_modules=["v_proj", "up_proj"]), 1)]),
+    "dora": ("llama", [(dict(r=4, lora_alpha=6, use_dora=True, target_modules=LINEARS), 1)]),
+    "dora-few": ("qwen2", [(dict(r=4, lora_alpha=6, use_dora=True, target_modules=["k_proj", "gate_proj", "o_proj"]), 1)]),
+    "dora-gpt2": ("gpt2", [(dict(r=4, lora_alpha=6, use_dora=True, target_modules=["c_attn", "c_fc", "c_proj"]), 1)]),
+    "gpt2": ("gpt2-f16", [(dict(r=7, lora_alpha=10, target_modules=["c_attn", "c_fc", "c_proj"]), 1)]),
+    "gpt2-twice": ("gpt2-scale", [(dict(r=3, lora_alpha=10, target_modules=["c_attn", "c_fc"]), 1),
+                                  (dict(r=5, lora_alpha=4, target_modules=["c_attn", "c_proj"]), 0.5)]),
+    "three": ("mistral-window", [(dict(r=4, lora_alpha=6, target_modules=LINEARS), 1),
+                                 (dict(r=2, lora_alpha=6, use_rslora=True, target_modules=["q_proj", "down_proj"]), 0.3),
+                                 (dict(r=9, lora_alpha=5, target_modules=["v_proj", "gate_proj"]), -2)]),
+    "biases": ("llama-bias", [(dict(r=4, lora_alpha=6, bias="all", target_modules=["q_proj", "v_proj", "down_proj"]), 1)]),
+    "lora-bias": ("llama-bias", [(dict(r=4, lora_alpha=6, lora_bias=True, target_modules=["q_proj", "up_proj"]), 1)]),
+    "head-saved": ("llama", [(dict(r=4, lora_alpha=6, target_modules=["q_proj"], modules_to_save=["lm_head"]), 1)]),
+    "norms-saved": ("qwen3", [(dict(r=4, lora_alpha=6, target_modules=["q_proj"], modules_to_save=["input_layernorm", "q_norm", "norm"]), 1)]),
+    "mlp-saved": ("llama", [(dict(r=4, lora_alpha=6, target_modules=["q_proj"], modules_to_save=["up_proj"]), 1)]),
+    "head": ("llama", [(dict(r=4, lora_alpha=6, target_modules=["lm_head", "o_proj"]), 1)]),
+    "embedding": ("llama", [(dict(r=4, lora_alpha=6, target_modules=["embed_tokens", "o_proj"]), 1)]),
+    "embedding-tied": ("llama-tied-bf16", [(dict(r=4, lora_alpha=6, target_modules=["embed_tokens", "o_proj"]), 1)]),
+    "embedding-dora": ("llama", [(dict(r=4, lora_alpha=6, use_dora=True, target_modules=["embed_tokens", "v_proj"]), 1)]),
+    "tokens": ("llama", [(dict(r=4, lora_alpha=6, target_modules=["o_proj"], trainable_token_indices={"embed_tokens": [3, 200, 17]}), 1)]),
+    "tokens-tied": ("qwen2", [(dict(r=4, lora_alpha=6, target_modules=["o_proj"], trainable_token_indices=[5, 44, 300]), 1)]),
+}
+
+
+def disturb(model, seed):
+    """An adapter as if it had been trained: nothing is zero any more."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            with torch.no_grad():
+                noise = torch.randn(p.shape, generator=generator)
+                if "lora_magnitude" in name:
+                    p.mul_(1 + 0.2 * noise)
+                elif "lora_" in name and p.ndim == 2:
+                    p.copy_(noise * (0.5 / math.sqrt(p.shape[0 if "embedding_A" in name else -1])))
+                else:
+                    p.add_(0.2 * noise * p.std() if p.numel() > 1 else 0.2 * noise)
+
+
+def make_adapters(base, configs, folder):
+    """Saves an adapter for each config; returns the model with all of them, and references."""
+    references = []
+    for i, (arguments, weight) in enumerate(configs):
+        model = peft.get_peft_model(load(base), peft.LoraConfig(task_type="CAUSAL_LM", **arguments))
+        disturb(model, 100 + i)
+        place = folder / f"adapter{i}"
+        model.save_pretrained(place)
+        references.append((place, weight))
+    return references
+
+
+def peft_logits(base, references, ids):
+    model = peft.PeftModel.from_pretrained(load(base), references[0][0], adapter_name="a0")
+    for i, (place, _) in enumerate(references[1:], 1):
+        model.load_adapter(place, adapter_name=f"a{i}")
+    if len(references) > 1:
+        model.base_model.set_adapter([f"a{i}" for i in range(len(references))])
+    for module in model.modules():
+        for i, (_, weight) in enumerate(references):
+            scaling = getattr(module, "scaling", None)
+            if weight != 1 and isinstance(scaling, dict) and f"a{i}" in scaling:
+                module.scaling[f"a{i}"] *= weight
+    return theirs(model.eval(), ids)
+
+
+def case_adapter(name, folder):
+    kind, configs = ADAPTERS[name]
+    base = make(kind, folder / "base")
+    references = make_adapters(base, configs, folder)
+    ids = some_ids(73, 301)
+    want, without = peft_logits(base, references, ids), theirs(load(base), ids)
+    effect = distance(want, without)
+    assert effect > 0.01, f"the adapter changes nothing to speak of: {effect:.2g}"
+    worst = agree("one prompt", ours(base, ids, adapters=references), want)
+    worst = max(worst, agree("token by token", ours(base, ids, (1,), references), want))
+    return f"{worst:.2g} of rms; without the adapter {effect:.2g}"
+
+
+def case_tiny(family, folder):
+    """The trained little models, whose adapters do a lot."""
+    base, adapter = (ROOT / "tests/data/tiny" / f for f in (family, f"{family}-adapter"))
+    ids = some_ids(150, 509)
+    worst = agree("base", ours(base, ids), theirs(load(base), ids))
+    worst = max(worst, agree("with adapter", ours(base, ids, adapters=[(adapter, 1)]), peft_logits(base, [(adapter, 1)], ids)))
+    return f"{worst:.2g} of rms"
+
+
+# ------------------------------------------------------------------------------------------------
 # SmolLM2
+
+
+def case_smollm2_adapter(name, dtype, folder):
+    base, adapter = SMOLLM2 / dtype, SMOLLM2 / name
+    ids = some_ids(90, 49152)
+    want = peft_logits(base, [(adapter, 1)], ids)
+    worst = agree("with adapter", ours(base, ids, adapters=[(adapter, 1)]), want)
+    worst = max(worst, agree("token by token", ours(base, ids[:30], (1,), [(adapter, 1)]), want[:30]))
+    return f"{worst:.2g} of rms"
 
 
 def case_smollm2(dtype, folder):
@@ -189,6 +300,10 @@ def case_smollm2(dtype, folder):
 
 def cases():
     table = {f"random-{name}": (lambda folder, name=name: case_random(name, folder)) for name in MODELS}
+    table.update({f"adapter-{name}": (lambda folder, name=name: case_adapter(name, folder)) for name in ADAPTERS})
+    table.update({f"tiny-{family}": (lambda folder, family=family: case_tiny(family, folder)) for family in ("llama", "gpt2")})
+    for name, dtype in (("adapter-r16", "f32"), ("adapter-rs", "bf16"), ("adapter-r192", "f32")):
+        table[f"smollm2-{name}"] = lambda folder, name=name, dtype=dtype: case_smollm2_adapter(name, dtype, folder)
     for dtype in ("f32", "bf16", "f16"):
         table[f"smollm2-{dtype}"] = lambda folder, dtype=dtype: case_smollm2(dtype, folder)
     return table
