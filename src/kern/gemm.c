@@ -1,27 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kern/gemm.c - products of matrices of f32: the contract is in gemm.h */
-#include <pthread.h>
-
-#include <cblas.h>
-
 #include "kern/gemm.h"
 
-/* As in linalg.c: one thread a call, for the whole process. */
-static void set_one_thread(void)
+#include "kern/blas.h"
+
+enum lora_status lora__gemm_open(struct lora_error *err)
 {
-#if defined(OPENBLAS_VERSION)
-	openblas_set_num_threads(1);
-#endif
+	return lora__blas(err) ? LORA_OK : LORA_SYSTEM;
 }
 
 static void product(enum CBLAS_TRANSPOSE op, const struct lora_gemm *g)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	const struct lora_blas *blas = lora__blas(NULL);
 
 	if (g->m == 0 || g->n == 0)
 		return;
-	pthread_once(&once, set_one_thread);
-	cblas_sgemm(CblasRowMajor, CblasNoTrans, op, (int)g->m, (int)g->n, (int)g->k, g->alpha,
+	blas->sgemm(CblasRowMajor, CblasNoTrans, op, (int)g->m, (int)g->n, (int)g->k, g->alpha,
 		    g->A, (int)g->lda, g->B, (int)g->ldb, g->beta, g->C, (int)g->ldc);
 }
 

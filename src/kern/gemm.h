@@ -9,7 +9,11 @@
 #ifndef LORA_KERN_GEMM_H
 #define LORA_KERN_GEMM_H
 
+#include <loractl/error.h>
 #include <stddef.h>
+
+/* Loads the BLAS. Nothing below may be called before that has succeeded once. */
+enum lora_status lora__gemm_open(struct lora_error *err);
 
 /* C [m, n] = alpha * A [m, k] * op(B) + beta * C. Every size is below 2^31. With beta 0, C is not
  * read. */

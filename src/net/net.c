@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "kern/gemm.h"
 
 static enum lora_status open_net(struct lora_net *net, const struct lora_net_options *options,
 				 const struct lora_observer *observer, struct lora_error *err)
@@ -20,6 +21,8 @@ static enum lora_status open_net(struct lora_net *net, const struct lora_net_opt
 	net->vec = lora__vec(net->kern->isa);
 	status = lora__spec_parse(&net->spec, net->model->config, options->allow_unknown,
 				  &net->arena, err);
+	if (!status)
+		status = lora__gemm_open(err);
 	if (!status)
 		status = lora__team_new(&net->team, options->threads, err);
 	return status ? status : lora__net_load(net, observer, err);

@@ -11,7 +11,7 @@ difference is above 1e-4 of their root mean square. With adapters PEFT's own for
 is the truth. SmolLM2-135M (build/smollm2, tests/data/smollm2.py makes it) is the model of real
 size: there the greedy text of 64 tokens and the perplexity are compared too.
 
-The program oracle_logits, beside the tests, prints the engine's raw logits (tests/oracle/logits.c).
+The program helper_logits prints the engine's raw logits (tests/helpers/logits.c).
 """
 
 import argparse
@@ -62,7 +62,7 @@ def ours(model, ids, steps=(1 << 20,), adapters=(), threads=2):
     out = subprocess.run([str(LOGITS), str(model), *refs, "--", *map(str, steps)], input=" ".join(map(str, ids)).encode(),
                          capture_output=True, env=dict(os.environ, LORACTL_THREADS=str(threads)))
     if out.returncode:
-        raise AssertionError(f"oracle_logits: exit {out.returncode}: {out.stderr.decode().strip()}")
+        raise AssertionError(f"helper_logits: exit {out.returncode}: {out.stderr.decode().strip()}")
     return np.frombuffer(out.stdout, np.float32).reshape(len(ids), -1)
 
 
@@ -318,7 +318,7 @@ def main():
     parser.add_argument("--keep", action="store_true", help="leave the folder of models")
     args = parser.parse_args()
     BINARY = args.binary.resolve()
-    LOGITS = BINARY.parent / "tests" / "oracle_logits"
+    LOGITS = BINARY.parent / "helper_logits"
     work = pathlib.Path(tempfile.mkdtemp(prefix="net-"))
     failed = 0
     for name, case in cases().items():

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/oracle/logits.c - the engine for Python: raw logits on standard output.
+/* tests/helpers/logits.c - the engine for Python: raw logits on standard output.
  *
  *	logits MODEL [ADAPTER:WEIGHT]... -- STEP...
  *
