@@ -17,6 +17,7 @@
  *	container.h a file with every version of an adapter: pack, unpack, log, fsck, gc
  *	tokenizer.h text to token ids, and back
  *	chat.h      conversations as text
+ *	net.h       running a model: logits, loss, text; adapters beside the weights
  *	inspect.h   what is this path?
  *	diff.h      what differs between two adapters or checkpoints, and does a merge explain it?
  *	trust.h     keys, signatures, the keyring, the lock file, attestations
@@ -42,6 +43,7 @@
 #include <loractl/json.h>
 #include <loractl/merge.h>
 #include <loractl/model.h>
+#include <loractl/net.h>
 #include <loractl/progress.h>
 #include <loractl/trust.h>
 #include <loractl/tokenizer.h>

@@ -25,6 +25,7 @@
 #define LORACTL_NET_H
 
 #include <loractl/adapter.h>
+#include <loractl/tokenizer.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -137,6 +138,51 @@ struct lora_net_generation {
  * the state is full. */
 LORA_API enum lora_status lora_net_generate(struct lora_net_state *state,
 					    const struct lora_net_generation *generation,
+					    struct lora_error *err);
+
+/* The tokens by which config.json and generation_config.json say that a text ends: as many as there
+ * are, of which the first `room` are written. */
+LORA_API size_t lora_net_stops(const struct lora_net *net, uint32_t *ids, size_t room);
+
+/* ---- Evaluating a file of examples.
+ *
+ *	F.jsonl		one object a line: {"text"}, {"prompt", "completion"} or {"messages"}
+ *	any other	one example a line; empty lines are none
+ *
+ * An example is tokenized as the tokenizer does it, special tokens around it included; prompt and
+ * completion each for themselves, one behind the other. No end of text is added. All tokens but an
+ * example's first are predicted; with mask_prompt only those of completions and of what the
+ * assistant says. */
+struct lora_eval_options {
+	size_t size;   /* sizeof(struct lora_eval_options) */
+	size_t tokens; /* longer examples are cut; 0: they are refused if the model has no
+			  positions for them */
+	bool mask_prompt;
+	const char *template; /* of messages: a name, as the chat templates are called; or NULL */
+};
+
+#define LORA_EVAL_OPTIONS_INIT                                                                     \
+	{                                                                                          \
+		sizeof(struct lora_eval_options), 0, false, NULL                                   \
+	}
+
+struct lora_eval {
+	double loss;	   /* mean of -ln p over the predicted tokens of all examples */
+	double perplexity; /* exp(loss) */
+	uint64_t tokens;   /* predicted */
+	uint64_t examples;
+	uint64_t cut;	/* examples that were longer than options.tokens */
+	uint64_t run;	/* tokens that went through the model */
+	double seconds; /* of running it */
+};
+
+/* LORA_INPUT if the file is malformed (the line is named), holds nothing to predict, or holds an
+ * example that is too long. */
+LORA_API enum lora_status lora_net_evaluate(struct lora_eval *out, struct lora_net *net,
+					    const struct lora_tokenizer *tokenizer,
+					    const char *path,
+					    const struct lora_eval_options *options,
+					    const struct lora_observer *observer,
 					    struct lora_error *err);
 
 #ifdef __cplusplus

@@ -175,12 +175,14 @@ enum lora_status lora_net_forward(struct lora_net_state *state, const uint32_t *
 				  struct lora_error *err)
 {
 	size_t length = state->length, vocabulary = lora_net_vocabulary(state->net);
+	size_t room = state->capacity < state->net->spec.positions ? state->capacity
+								   : state->net->spec.positions;
 	enum lora_status status = LORA_OK;
 
-	if (count > state->capacity - length)
+	if (count > room - length)
 		return lora__fail(err, LORA_INPUT,
 				  "%zu tokens and %zu more are too long: there is room for %zu",
-				  length, count, state->capacity);
+				  length, count, room);
 	for (size_t at = 0; at < count && !status;) {
 		size_t n = count - at < LORA_NET_BATCH ? count - at : LORA_NET_BATCH;
 		bool last = at + n == count;

@@ -129,9 +129,13 @@ static enum lora_status add_text(struct costs *costs, size_t t, struct lora_erro
 	size_t tokens = text->count > 0 ? text->count - 1 : 0, vocabulary, room, cache;
 	enum lora_status status = LORA_OK;
 
-	if (tokens > state->capacity)
+	if (tokens > state->capacity || tokens > state->net->spec.positions)
 		return lora__fail(err, LORA_INPUT, "text %zu has %zu tokens, there is room for %zu",
-				  t + 1, text->count, state->capacity + 1);
+				  t + 1, text->count,
+				  (state->capacity < state->net->spec.positions
+				       ? state->capacity
+				       : state->net->spec.positions) +
+				      1);
 	vocabulary = lora_net_vocabulary(state->net);
 	for (size_t i = 1; i < text->count; i++)
 		if (text->ids[i] >= vocabulary)

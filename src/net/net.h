@@ -179,6 +179,10 @@ struct lora_net_state {
 	size_t chunk_vocabulary;
 };
 
+/* As lora_net_state_new(), but more tokens than positions are allowed: room for several texts. */
+enum lora_status lora__net_state_make(struct lora_net_state **out, struct lora_net *net,
+				      size_t capacity, struct lora_error *err);
+
 /* Rows of logits that are computed at once where only their loss is wanted. */
 #define LORA_NET_CHUNK 64
 

@@ -84,18 +84,13 @@ static enum lora_status allocate(struct lora_net_state *state, struct lora_error
 	return LORA_OK;
 }
 
-enum lora_status lora_net_state_new(struct lora_net_state **out, struct lora_net *net,
-				    size_t capacity, struct lora_error *err)
+enum lora_status lora__net_state_make(struct lora_net_state **out, struct lora_net *net,
+				      size_t capacity, struct lora_error *err)
 {
-	struct lora_net_state *state;
+	struct lora_net_state *state = calloc(1, sizeof(*state));
 	enum lora_status status;
 
 	*out = NULL;
-	if (capacity == 0 || capacity > net->spec.positions)
-		return lora__fail(err, LORA_USAGE,
-				  "%zu tokens: this model has positions for 1 to %zu", capacity,
-				  net->spec.positions);
-	state = calloc(1, sizeof(*state));
 	if (!state)
 		return lora__fail_memory(err);
 	state->net = net;
@@ -107,6 +102,17 @@ enum lora_status lora_net_state_new(struct lora_net_state **out, struct lora_net
 	}
 	*out = state;
 	return LORA_OK;
+}
+
+enum lora_status lora_net_state_new(struct lora_net_state **out, struct lora_net *net,
+				    size_t capacity, struct lora_error *err)
+{
+	*out = NULL;
+	if (capacity == 0 || capacity > net->spec.positions)
+		return lora__fail(err, LORA_USAGE,
+				  "%zu tokens: this model has positions for 1 to %zu", capacity,
+				  net->spec.positions);
+	return lora__net_state_make(out, net, capacity, err);
 }
 
 void lora_net_state_free(struct lora_net_state *state)

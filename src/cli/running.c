@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cli/running.c - opening a model to run it, with adapters beside its weights */
+#include "running.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "reference.h"
+
+/* Adapters are needed until they are attached. */
+struct inputs {
+	struct lora_net_input *input;
+	size_t count;
+};
+
+static enum lora_status open_inputs(struct inputs *inputs, const struct cmd_ctx *ctx,
+				    const struct opt_list *references, bool allow_unknown,
+				    struct lora_error *err)
+{
+	struct lora_adapter_options options = LORA_ADAPTER_OPTIONS_INIT;
+
+	options.allow_unknown = allow_unknown;
+	inputs->input = calloc(references->count + 1, sizeof(*inputs->input));
+	if (!inputs->input)
+		return opt_fail(err, LORA_SYSTEM, "out of memory");
+	for (size_t i = 0; i < references->count; i++) {
+		struct lora_net_input *input = &inputs->input[i];
+		char *path = NULL;
+		enum lora_status status =
+		    reference_split(references->item[i], &path, &input->weight, err);
+
+		if (!status)
+			status =
+			    lora_adapter_open(&input->adapter, path, &options, ctx->observer, err);
+		free(path);
+		if (status)
+			return status;
+		inputs->count++;
+	}
+	return LORA_OK;
+}
+
+static enum lora_status open_net(struct running *r, const struct cmd_ctx *ctx,
+				 const struct inputs *inputs, bool allow_unknown,
+				 struct lora_error *err)
+{
+	struct lora_net_options options = LORA_NET_OPTIONS_INIT;
+	enum lora_status status;
+
+	options.threads = ctx->threads;
+	options.allow_unknown = allow_unknown;
+	status = lora_net_open(&r->net, r->model, &options, ctx->observer, err);
+	return status ? status
+		      : lora_net_attach(r->net, inputs->input, inputs->count, ctx->observer, err);
+}
+
+/* What is small comes first: a missing tokenizer is told before gigabytes are read. */
+enum lora_status running_open(struct running *r, const struct cmd_ctx *ctx, const char *model,
+			      const struct opt_list *adapters, bool allow_unknown,
+			      struct lora_error *err)
+{
+	struct inputs inputs = {NULL, 0};
+	enum lora_status status = lora_model_open(&r->model, model, err);
+
+	if (!status && !lora_model_is_directory(r->model))
+		status = opt_fail(err, LORA_INPUT,
+				  "'%.200s' is one file: give a model's directory, with its "
+				  "config.json and tokenizer.json",
+				  model);
+	if (!status)
+		status = lora_tokenizer_open(&r->tokenizer, lora_model_path(r->model), err);
+	if (!status)
+		status = open_inputs(&inputs, ctx, adapters, allow_unknown, err);
+	if (!status)
+		status = open_net(r, ctx, &inputs, allow_unknown, err);
+	for (size_t i = 0; i < inputs.count; i++)
+		lora_adapter_close(inputs.input[i].adapter);
+	free(inputs.input);
+	return status;
+}
+
+void running_close(struct running *r)
+{
+	lora_net_close(r->net);
+	lora_tokenizer_close(r->tokenizer);
+	lora_model_close(r->model);
+}
