@@ -45,8 +45,8 @@
 #include <loractl/model.h>
 #include <loractl/net.h>
 #include <loractl/progress.h>
-#include <loractl/trust.h>
 #include <loractl/tokenizer.h>
+#include <loractl/trust.h>
 #include <loractl/types.h>
 #include <loractl/unmerge.h>
 #include <loractl/version.h>

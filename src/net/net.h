@@ -100,7 +100,8 @@ struct lora_net {
 	struct lora_team *team;
 	struct lora_arena arena;
 	struct lora_spec spec;
-	uint8_t *weights; /* all of them, one allocation */
+	uint8_t *weights; /* all of them, one allocation of so many bytes */
+	size_t weights_size;
 	struct lora_embedding embed;
 	const float *position; /* [positions, d]; or NULL */
 	const float *norm, *norm_bias;

@@ -531,6 +531,7 @@ static enum lora_status allocate(struct loader *l, struct lora_error *err)
 	if (alignment == PAGE)
 		(void)madvise(memory, size, MADV_HUGEPAGE);
 	l->net->weights = memory;
+	l->net->weights_size = size;
 	l->memory = memory;
 	l->jobs = calloc(l->job_count + 1, sizeof(*l->jobs));
 	return l->jobs ? LORA_OK : lora__fail_memory(err);
