@@ -25,7 +25,7 @@
 #define LORACTL_NET_H
 
 #include <loractl/adapter.h>
-#include <loractl/tokenizer.h>
+#include <loractl/chat.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -158,12 +158,12 @@ struct lora_eval_options {
 	size_t tokens; /* longer examples are cut; 0: they are refused if the model has no
 			  positions for them */
 	bool mask_prompt;
-	const char *template; /* of messages: a name, as the chat templates are called; or NULL */
+	enum lora_chat chat; /* the template of messages; LORA_CHAT_NONE: the model's own */
 };
 
 #define LORA_EVAL_OPTIONS_INIT                                                                     \
 	{                                                                                          \
-		sizeof(struct lora_eval_options), 0, false, NULL                                   \
+		sizeof(struct lora_eval_options), 0, false, LORA_CHAT_NONE                         \
 	}
 
 struct lora_eval {

@@ -80,8 +80,10 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 	(void)count;
 	options.tokens = (size_t)args->tokens;
 	options.mask_prompt = args->mask_prompt;
-	options.template = args->template;
-	status = running_open(&r, ctx, operands[0], &args->adapters, args->allow_unknown, &err);
+	status = running_chat(args->template, &options.chat, &err);
+	if (!status)
+		status =
+		    running_open(&r, ctx, operands[0], &args->adapters, args->allow_unknown, &err);
 	if (!status)
 		status = lora_net_evaluate(&result, r.net, r.tokenizer, args->data, &options,
 					   ctx->observer, &err);

@@ -15,6 +15,8 @@ struct generate_args {
 	double temperature;
 	double top_p;
 	uint64_t seed;
+	bool chat;
+	const char *template;
 };
 
 /* Where the text goes while it is made. */
@@ -86,9 +88,31 @@ static uint32_t *stops_of(const struct running *r, size_t *count)
 	return ids;
 }
 
+/* The prompt as a user's message, and the invitation to answer it. */
+static enum lora_status encode_chat(const struct running *r, const struct generate_args *args,
+				    struct lora_tokens *prompt, struct lora_error *err)
+{
+	struct lora_message message = {"user", args->prompt, strlen(args->prompt)};
+	enum lora_chat chat = LORA_CHAT_NONE;
+	enum lora_status status = running_chat(args->template, &chat, err);
+
+	if (status)
+		return status;
+	if (chat == LORA_CHAT_NONE)
+		chat = lora_chat_of(r->tokenizer);
+	if (chat == LORA_CHAT_NONE || chat == LORA_CHAT_OTHER)
+		return opt_fail(err, LORA_INPUT, "%s: --template NAME says how to spell a chat",
+				chat == LORA_CHAT_NONE ? "the model has no chat template"
+						       : "the model's chat template is not one of "
+							 "those that are known");
+	return lora_chat_encode(r->tokenizer, chat, &message, 1, true, prompt, err);
+}
+
 static enum lora_status encode(const struct running *r, const struct generate_args *args,
 			       struct lora_tokens *prompt, struct lora_error *err)
 {
+	if (args->chat || args->template)
+		return encode_chat(r, args, prompt, err);
 	return lora_tokenizer_encode(r->tokenizer, args->prompt, strlen(args->prompt),
 				     LORA_ENCODE_SPECIAL, prompt, err);
 }
@@ -186,6 +210,12 @@ static const struct opt opts[] = {
 	.at = offsetof(struct generate_args, prompt),
 	.flags = OPT_REQUIRED,
     },
+    {
+	.kind = OPT_FLAG,
+	.name = "chat",
+	.help = "the prompt is a user's message: spell it as the model's chat template does",
+	.at = offsetof(struct generate_args, chat),
+    },
     RUNNING_OPTS(generate_args),
     {
 	.kind = OPT_U64,
@@ -234,6 +264,8 @@ static const struct example examples[] = {
     {"what does the model make of it?", "loractl generate base/ --prompt 'Once upon a time' -n 40"},
     {"the same with an adapter at half its strength",
      "loractl generate base/ --adapter adapter/:0.5 --prompt 'Once upon a time' -n 40"},
+    {"ask a model that was tuned to answer",
+     "loractl generate base/ --chat --prompt 'What is the capital of France?'"},
     {NULL, NULL},
 };
 

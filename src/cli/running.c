@@ -85,3 +85,18 @@ void running_close(struct running *r)
 	lora_tokenizer_close(r->tokenizer);
 	lora_model_close(r->model);
 }
+
+enum lora_status running_chat(const char *name, enum lora_chat *chat, struct lora_error *err)
+{
+	char known[128] = "";
+	size_t used = 0;
+
+	*chat = name ? lora_chat_find(name) : LORA_CHAT_NONE;
+	if (*chat != LORA_CHAT_OTHER)
+		return LORA_OK;
+	for (int i = LORA_CHAT_PLAIN; i < LORA_CHAT_COUNT && used < sizeof(known); i++)
+		used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s",
+					 used ? ", " : "", lora_chat_name((enum lora_chat)i));
+	return opt_fail(err, LORA_USAGE, "there is no template '%.100s': use one of: %s", name,
+			known);
+}

@@ -20,6 +20,9 @@ enum lora_status running_open(struct running *r, const struct cmd_ctx *ctx, cons
 			      struct lora_error *err);
 void running_close(struct running *r);
 
+/* --template NAME; NULL is the model's own (LORA_CHAT_NONE). LORA_USAGE names those that exist. */
+enum lora_status running_chat(const char *name, enum lora_chat *chat, struct lora_error *err);
+
 /* The options of both, for a table of struct NAME_args. */
 #define RUNNING_OPTS(args)                                                                         \
 	{                                                                                          \
@@ -32,11 +35,18 @@ void running_close(struct running *r);
 	    .at = offsetof(struct args, adapters),                                                 \
 	    .hint = HINT_FILE,                                                                     \
 	},                                                                                         \
-	{                                                                                          \
-		.kind = OPT_FLAG, .name = "allow-unknown",                                         \
+	    {                                                                                      \
+		.kind = OPT_FLAG,                                                                  \
+		.name = "allow-unknown",                                                           \
 		.help = "accept keys of config.json and adapter_config.json that are not known",   \
 		.detail = "A key that is not known might change what the model computes.",         \
 		.at = offsetof(struct args, allow_unknown),                                        \
+	    },                                                                                     \
+	{                                                                                          \
+		.kind = OPT_STRING, .name = "template", .metavar = "NAME",                         \
+		.help = "how messages are spelled: plain, chatml, llama2, llama3, mistral",        \
+		.otherwise = "as the model's own chat template does",                              \
+		.at = offsetof(struct args, template),                                             \
 	}
 
 #endif

@@ -75,12 +75,99 @@ static enum lora_status add_pair(struct draft *draft, const struct lora_json *ob
 	return status;
 }
 
+/* The conversation, borrowed from its JSON; malloc'd. */
+static enum lora_status read_messages(const struct lora_json *list, struct lora_message **out,
+				      size_t *count, struct lora_error *err)
+{
+	struct lora_message *messages;
+	size_t i = 0;
+
+	*out = NULL;
+	*count = lora__json_count(list);
+	if (lora__json_type(list) != LORA_JSON_ARRAY || *count == 0)
+		return lora__fail(err, LORA_INPUT, "its 'messages' is no list of messages");
+	messages = calloc(*count, sizeof(*messages));
+	*out = messages;
+	if (!messages)
+		return lora__fail_memory(err);
+	for (const struct lora_json *m = lora__json_first(list); m; m = lora__json_next(m), i++) {
+		messages[i].role = lora__json_string(lora__json_get(m, "role"));
+		messages[i].content = lora__json_string(lora__json_get(m, "content"));
+		if (!messages[i].role || !messages[i].content)
+			return lora__fail(err, LORA_INPUT,
+					  "message %zu has no 'role' or no 'content' that is a "
+					  "string",
+					  i + 1);
+		messages[i].length = strlen(messages[i].content);
+	}
+	return LORA_OK;
+}
+
+static enum lora_status choose_chat(const struct draft *draft, enum lora_chat *chat,
+				    struct lora_error *err)
+{
+	*chat = draft->options->chat;
+	if (*chat == LORA_CHAT_NONE)
+		*chat = lora_chat_of(draft->options->tokenizer);
+	if (*chat != LORA_CHAT_NONE && *chat != LORA_CHAT_OTHER)
+		return LORA_OK;
+	return lora__fail(err, LORA_INPUT,
+			  "%s: --template NAME says how messages are to be spelled",
+			  *chat == LORA_CHAT_NONE ? "the model has no chat template"
+						  : "the model's chat template is not one of those "
+						    "that are known");
+}
+
+/* The tokens of messages[0 .. count) must begin those of the draft, or nobody could tell where a
+ * turn stands in it; *length is how many they are. */
+static enum lora_status measure(const struct draft *draft, enum lora_chat chat,
+				const struct lora_message *messages, size_t count, bool prompt,
+				size_t *length, struct lora_error *err)
+{
+	struct lora_tokens part = {NULL, 0, 0};
+	enum lora_status status = LORA_OK;
+
+	if (count > 0)
+		status = lora_chat_encode(draft->options->tokenizer, chat, messages, count, prompt,
+					  &part, err);
+	*length = part.count;
+	if (!status && (part.count > draft->tokens.count ||
+			(part.count > 0 &&
+			 memcmp(part.ids, draft->tokens.ids, part.count * sizeof(*part.ids)))))
+		status = lora__fail(err, LORA_INPUT,
+				    "the tokens of message %zu depend on what follows it", count);
+	lora_tokens_fini(&part);
+	return status;
+}
+
+/* What the assistant says, up to the end of its turn, is learned. */
 static enum lora_status add_messages(struct draft *draft, const struct lora_json *object,
 				     struct lora_error *err)
 {
-	(void)draft;
-	(void)object;
-	return lora__fail(err, LORA_INPUT, "messages are not supported yet");
+	struct lora_message *messages = NULL;
+	enum lora_chat chat = LORA_CHAT_NONE;
+	size_t count = 0, begin = 0, end = 0;
+	enum lora_status status =
+	    read_messages(lora__json_get(object, "messages"), &messages, &count, err);
+
+	if (!status)
+		status = choose_chat(draft, &chat, err);
+	if (!status)
+		status = lora_chat_encode(draft->options->tokenizer, chat, messages, count, false,
+					  &draft->tokens, err);
+	if (!status && draft->tokens.count > 0)
+		status = mark(draft, 0, false, err);
+	for (size_t i = 0; i < count && !status; i++) {
+		if (strcmp(messages[i].role, "assistant") != 0)
+			continue;
+		status = measure(draft, chat, messages, i, true, &begin, err);
+		if (!status)
+			status = measure(draft, chat, messages, i + 1, false, &end, err);
+		if (!status && end > begin)
+			memset(draft->mask + begin, true, end - begin);
+	}
+	free(messages);
+	return status;
 }
 
 static enum lora_status add_object(struct draft *draft, const struct lora_json *object,

@@ -11,7 +11,7 @@
 #define LORA_NET_DATA_H
 
 #include "base/arena.h"
-#include <loractl/tokenizer.h>
+#include <loractl/chat.h>
 
 #define LORA_DATA_LIMIT ((uint64_t)4 << 30) /* bytes of a file */
 
@@ -32,8 +32,8 @@ struct lora_data {
 
 struct lora_data_options {
 	const struct lora_tokenizer *tokenizer;
-	const char *template; /* of messages; NULL: the model's own */
-	size_t tokens;	      /* examples are cut behind so many; 0: never */
+	enum lora_chat chat; /* the template of messages; LORA_CHAT_NONE: the model's own */
+	size_t tokens;	     /* examples are cut behind so many; 0: never */
 };
 
 /* The caller finis *data, zeroed before, also after a failure. LORA_INPUT names file and line. */
