@@ -3,7 +3,7 @@
 _loractl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
-	local command='' commands=' inspect diff merge unmerge rebuild pack unpack log fsck gc keygen sign verify trust help'
+	local command='' commands=' inspect diff merge unmerge rebuild pack unpack log fsck gc keygen sign verify trust eval generate help'
 	local kind=none words='' options='' i
 
 	# bash takes --option=value apart at the '='
@@ -170,6 +170,33 @@ _loractl()
 		--until) kind=none ;;
 		--lock) kind=files ;;
 		-p | --pub) kind=files ;;
+		--threads) kind=none ;;
+		--color) kind=words words='auto always never' ;;
+		esac
+		;;
+	eval)
+		kind=files
+		options=' --data --adapter --allow-unknown --template --seq-len --mask-prompt -q --quiet -v --verbose --threads --color -h --help --version --json'
+		case $prev in
+		--data) kind=files ;;
+		--adapter) kind=files ;;
+		--template) kind=none ;;
+		--seq-len) kind=none ;;
+		--threads) kind=none ;;
+		--color) kind=words words='auto always never' ;;
+		esac
+		;;
+	generate)
+		kind=files
+		options=' --prompt --chat --adapter --allow-unknown --template -n --tokens --temperature --top-p --seed -q --quiet -v --verbose --threads --color -h --help --version'
+		case $prev in
+		--prompt) kind=none ;;
+		--adapter) kind=files ;;
+		--template) kind=none ;;
+		-n | --tokens) kind=none ;;
+		--temperature) kind=none ;;
+		--top-p) kind=none ;;
+		--seed) kind=none ;;
 		--threads) kind=none ;;
 		--color) kind=words words='auto always never' ;;
 		esac

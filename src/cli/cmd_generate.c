@@ -105,7 +105,8 @@ static enum lora_status encode_chat(const struct running *r, const struct genera
 				chat == LORA_CHAT_NONE ? "the model has no chat template"
 						       : "the model's chat template is not one of "
 							 "those that are known");
-	return lora_chat_encode(r->tokenizer, chat, &message, 1, true, prompt, err);
+	return lora_chat_encode(r->tokenizer, &(struct lora_conversation){chat, &message, 1, true},
+				prompt, err);
 }
 
 static enum lora_status encode(const struct running *r, const struct generate_args *args,

@@ -124,12 +124,12 @@ static enum lora_status measure(const struct draft *draft, enum lora_chat chat,
 				const struct lora_message *messages, size_t count, bool prompt,
 				size_t *length, struct lora_error *err)
 {
+	struct lora_conversation talk = {chat, messages, count, prompt};
 	struct lora_tokens part = {NULL, 0, 0};
 	enum lora_status status = LORA_OK;
 
 	if (count > 0)
-		status = lora_chat_encode(draft->options->tokenizer, chat, messages, count, prompt,
-					  &part, err);
+		status = lora_chat_encode(draft->options->tokenizer, &talk, &part, err);
 	*length = part.count;
 	if (!status && (part.count > draft->tokens.count ||
 			(part.count > 0 &&
@@ -153,7 +153,8 @@ static enum lora_status add_messages(struct draft *draft, const struct lora_json
 	if (!status)
 		status = choose_chat(draft, &chat, err);
 	if (!status)
-		status = lora_chat_encode(draft->options->tokenizer, chat, messages, count, false,
+		status = lora_chat_encode(draft->options->tokenizer,
+					  &(struct lora_conversation){chat, messages, count, false},
 					  &draft->tokens, err);
 	if (!status && draft->tokens.count > 0)
 		status = mark(draft, 0, false, err);

@@ -55,8 +55,7 @@ static enum lora_status read_components(struct lora_tokenizer *t, const struct l
 		status = lora__pre_tokenizer_read(&t->pre_tokenizer, &t->arena,
 						  lora__json_get(json, "pre_tokenizer"), err);
 	if (status == LORA_OK)
-		status =
-		    lora__post_processor_read(t, lora__json_get(json, "post_processor"), err);
+		status = lora__post_processor_read(t, lora__json_get(json, "post_processor"), err);
 	if (status == LORA_OK)
 		status = lora__decoder_read(&t->decoder, &t->arena, decoder, err);
 	t->spaced = decoder == NULL || lora__json_type(decoder) == LORA_JSON_NULL;
@@ -168,16 +167,17 @@ static enum lora_status read_config(struct lora_tokenizer *t, const struct lora_
 	return lora__context(err, status, "added_tokens_decoder");
 }
 
-/* --- all files --------------------------------------------------------------------------------- */
+/* --- all files ---------------------------------------------------------------------------------
+ */
 
 /* Parses a file that may be missing; *out is NULL then. */
 static enum lora_status parse(struct lora_json **out, const char *name, const char *text,
 			      size_t size, struct lora_error *err)
 {
 	*out = NULL;
-	return text == NULL ? LORA_OK
-			    : lora__context(err, lora__json_parse(out, text, size, err), "%s",
-					    name);
+	return text == NULL
+		   ? LORA_OK
+		   : lora__context(err, lora__json_parse(out, text, size, err), "%s", name);
 }
 
 static enum lora_status read_companions(struct lora_tokenizer *t,
@@ -261,9 +261,9 @@ enum lora_status lora_tokenizer_open(struct lora_tokenizer **out, const char *di
 
 	*out = NULL;
 	for (size_t i = 0; i < 4 && status == LORA_OK; i++)
-		status = slurp(directory, names[i],
-			       i == 0 ? LORA_TOKENIZER_FILE : LORA_TOKENIZER_CONFIG, i == 0,
-			       &text[i], &size[i], err);
+		status =
+		    slurp(directory, names[i], i == 0 ? LORA_TOKENIZER_FILE : LORA_TOKENIZER_CONFIG,
+			  i == 0, &text[i], &size[i], err);
 	if (status == LORA_OK) {
 		struct lora_tokenizer_files files = {text[0], text[1], text[2], text[3],
 						     size[0], size[1], size[2], size[3]};
@@ -291,7 +291,8 @@ void lora_tokenizer_close(struct lora_tokenizer *t)
 	free(t);
 }
 
-/* --- facts --------------------------------------------------------------------------------------- */
+/* --- facts ---------------------------------------------------------------------------------------
+ */
 
 size_t lora_tokenizer_count(const struct lora_tokenizer *t)
 {

@@ -183,7 +183,8 @@ struct lora_reader {
 /* A kind of component: its reader appends stages. */
 struct lora_component {
 	const char *type;
-	const char *keys; /* all that it may have, separated by blanks; "type" goes without saying */
+	const char
+	    *keys; /* all that it may have, separated by blanks; "type" goes without saying */
 	enum lora_status (*read)(struct lora_reader *reader);
 	enum lora_stage_kind kind;
 };
@@ -246,8 +247,8 @@ struct lora_bpe {
 		const char *text; /* NULL: no such token */
 		size_t length;
 		bool special;
-	} *tokens;		 /* by id, added ones too */
-	uint32_t room;		 /* ids are below this */
+	} * tokens;		  /* by id, added ones too */
+	uint32_t room;		  /* ids are below this */
 	uint32_t count, in_model; /* tokens, and those that are not only added */
 	struct lora_pairs merges;
 	uint32_t direct[LORA_BPE_DIRECT];
@@ -310,7 +311,7 @@ struct lora_added_set {
 	uint32_t count;
 	uint32_t next;			/* the highest id among them, and 1 */
 	struct lora_trie plain, normal; /* as spelled; as normalized */
-	struct lora_regex *word;	/* one character of a word; NULL if nothing is single_word */
+	struct lora_regex *word; /* one character of a word; NULL if nothing is single_word */
 };
 
 /* Texts in which special tokens are not looked for: ascending, apart. */
@@ -322,8 +323,8 @@ struct lora_added_search {
 	const struct lora_added_set *set;
 	const struct lora_trie *trie;
 	struct lora_matcher *matcher;
-	bool literal;			/* special tokens are ordinary text */
-	const struct lora_span *spans;	/* ... or only where they touch one of these */
+	bool literal;		       /* special tokens are ordinary text */
+	const struct lora_span *spans; /* ... or only where they touch one of these */
 	size_t span_count;
 };
 
@@ -349,7 +350,7 @@ struct lora_tokenizer {
 	struct lora_stages normalizer, pre_tokenizer, decoder;
 	struct lora_tokens before, after; /* the post-processor's */
 	uint32_t special[4];		  /* by enum lora_token_role */
-	bool spaced; /* without a decoder: blanks between tokens */
+	bool spaced;			  /* without a decoder: blanks between tokens */
 	const char *chat_template;
 };
 

@@ -158,8 +158,7 @@ static void trie_add(struct lora_trie *trie, const char *text, size_t length, ui
 
 		if (edge == NULL) {
 			trie->tokens[trie->count] = UINT32_MAX;
-			lora__pairs_put(&trie->edges, node, (unsigned char)text[i], 0,
-					trie->count);
+			lora__pairs_put(&trie->edges, node, (unsigned char)text[i], 0, trie->count);
 			node = trie->count++;
 		} else {
 			node = edge->id;
@@ -204,8 +203,8 @@ static enum lora_status spelling(const struct lora_added *token, struct lora_wor
 	*length = token->length;
 	if (!token->normalized)
 		return LORA_OK;
-	status = lora__normalize(normalizer, work, token->content, token->length, text, length,
-				 err);
+	status =
+	    lora__normalize(normalizer, work, token->content, token->length, text, length, err);
 	if (status == LORA_OK && *length == 0)
 		return lora__fail(err, LORA_INPUT, "added_tokens: '%s' is empty when normalized",
 				  lora__escape(token->content));
@@ -439,7 +438,7 @@ enum lora_status lora__added_cut(const struct lora_added_search *search, const c
 			status = cut_out(&cut, token, at, to, err);
 	}
 	if (status == LORA_OK && cut.done != size)
-		status = add_piece(to, text, (size_t[2]){cut.done, size}, LORA_TOKEN_NONE, first,
-				   err);
+		status =
+		    add_piece(to, text, (size_t[2]){cut.done, size}, LORA_TOKEN_NONE, first, err);
 	return status;
 }

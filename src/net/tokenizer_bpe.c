@@ -96,8 +96,8 @@ static void propose(const struct lora_bpe *bpe, struct lora_bpe_work *work, uint
 		return;
 	merge = lora__pairs_find(&bpe->merges, symbol->id, work->symbols[symbol->next].id);
 	if (merge != NULL)
-		heap_push(work, (struct lora_candidate){(uint64_t)merge->rank << 32 | left,
-							merge->id});
+		heap_push(work,
+			  (struct lora_candidate){(uint64_t)merge->rank << 32 | left, merge->id});
 }
 
 /* --- characters ---------------------------------------------------------------------------- */

@@ -97,8 +97,8 @@ static enum lora_status check_order(struct lora_stages *stages, struct lora_erro
 			return lora__fail(err, LORA_INPUT,
 					  "decoder: only Strip is supported behind Fuse or "
 					  "ByteLevel");
-		fused = fused || stage->kind == LORA_STAGE_FUSE ||
-			stage->kind == LORA_STAGE_BYTE_LEVEL;
+		fused =
+		    fused || stage->kind == LORA_STAGE_FUSE || stage->kind == LORA_STAGE_BYTE_LEVEL;
 	}
 	return LORA_OK;
 }
@@ -171,8 +171,8 @@ static enum lora_status give_text(struct lora_decoder *decoder, size_t i, bool l
 	size_t used = 0;
 
 	state->token.size = 0;
-	status = lora__utf8_repair(&state->token, state->held.at, state->held.size, last, &used,
-				   err);
+	status =
+	    lora__utf8_repair(&state->token, state->held.at, state->held.size, last, &used, err);
 	if (status != LORA_OK || used == 0)
 		return status;
 	memmove(state->held.at, state->held.at + used, state->held.size - used);
@@ -243,9 +243,8 @@ static enum lora_status metaspace(struct lora_decoder *decoder, size_t i, const 
 			status = lora__buffer_add(&state->token, " ", 1, err);
 		at += mark ? stage->length : 1;
 	}
-	return status == LORA_OK
-		   ? give(decoder, i + 1, state->token.at, state->token.size, err)
-		   : status;
+	return status == LORA_OK ? give(decoder, i + 1, state->token.at, state->token.size, err)
+				 : status;
 }
 
 static enum lora_status replace(struct lora_decoder *decoder, size_t i, const char *token,
@@ -262,10 +261,9 @@ static enum lora_status replace(struct lora_decoder *decoder, size_t i, const ch
 	for (size_t k = 0; k < decoder->segments.count && status == LORA_OK; k++) {
 		const struct lora_segment *part = &decoder->segments.at[k];
 
-		status = part->match
-			     ? lora__buffer_add(to, stage->content, stage->length, err)
-			     : lora__buffer_add(to, token + part->begin, part->end - part->begin,
-						err);
+		status = part->match ? lora__buffer_add(to, stage->content, stage->length, err)
+				     : lora__buffer_add(to, token + part->begin,
+							part->end - part->begin, err);
 	}
 	return status == LORA_OK ? give(decoder, i + 1, to->at, to->size, err) : status;
 }

@@ -65,8 +65,8 @@ static enum lora_status read_template(struct lora_tokenizer *tokenizer,
 	enum lora_status status;
 	bool behind = false;
 
-	status = lora__check_keys(json, "type single pair special_tokens", "TemplateProcessing",
-				  err);
+	status =
+	    lora__check_keys(json, "type single pair special_tokens", "TemplateProcessing", err);
 	if (status == LORA_OK && lora__json_type(piece) != LORA_JSON_ARRAY)
 		status = lora__fail(err, LORA_INPUT, "single is no array");
 	for (piece = lora__json_first(piece); piece != NULL && status == LORA_OK;
@@ -125,7 +125,8 @@ enum lora_status lora__post_processor_read(struct lora_tokenizer *tokenizer,
 	return lora__context(err, read_processor(tokenizer, json, err), "post_processor");
 }
 
-/* --- encoding ---------------------------------------------------------------------------------- */
+/* --- encoding ----------------------------------------------------------------------------------
+ */
 
 enum lora_status lora__work_init(struct lora_work *work, struct lora_error *err)
 {
@@ -167,11 +168,11 @@ static enum lora_status normalize_pieces(const struct lora_tokenizer *tokenizer,
 						  false, err);
 			continue;
 		}
-		status = lora__normalize(&tokenizer->normalizer, work, text, size, &text, &size,
-					 err);
+		status =
+		    lora__normalize(&tokenizer->normalizer, work, text, size, &text, &size, err);
 		if (status == LORA_OK)
-			status = lora__added_cut(search, text, size, piece->first, &work->other,
-						 err);
+			status =
+			    lora__added_cut(search, text, size, piece->first, &work->other, err);
 	}
 	done = work->other;
 	work->other = work->pieces;

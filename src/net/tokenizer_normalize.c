@@ -111,8 +111,8 @@ static void sort_marks(int32_t *codes, int32_t *spare, size_t count)
 			size_t a = begin, b = middle;
 
 			for (size_t to = begin; to < end; to++)
-				spare[to] = a < middle && (b == end || class_of(codes[a]) <=
-									   class_of(codes[b]))
+				spare[to] = a < middle && (b == end ||
+							   class_of(codes[a]) <= class_of(codes[b]))
 						? codes[a++]
 						: codes[b++];
 		}
@@ -166,8 +166,8 @@ static enum lora_status normal_form(struct lora_work *work, enum lora_stage_kind
 {
 	bool compose = kind == LORA_STAGE_NFC || kind == LORA_STAGE_NFKC;
 	bool compat = kind == LORA_STAGE_NFKC || kind == LORA_STAGE_NFKD;
-	utf8proc_option_t options = (utf8proc_option_t)(
-	    UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compat ? UTF8PROC_COMPAT : 0));
+	utf8proc_option_t options = (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE |
+							(compat ? UTF8PROC_COMPAT : 0));
 	enum lora_status status;
 	size_t count = 0;
 
@@ -191,8 +191,8 @@ static enum lora_status lowercase(uint32_t code, struct lora_buffer *to, struct 
 	enum lora_status status;
 
 	if (code != 0x130)
-		return lora__buffer_add_code(
-		    to, (uint32_t)utf8proc_tolower((utf8proc_int32_t)code), err);
+		return lora__buffer_add_code(to, (uint32_t)utf8proc_tolower((utf8proc_int32_t)code),
+					     err);
 	status = lora__buffer_add_code(to, 'i', err);
 	return status == LORA_OK ? lora__buffer_add_code(to, 0x307, err) : status;
 }
@@ -253,15 +253,14 @@ static enum lora_status replace(const struct lora_stage *stage, struct lora_work
 	enum lora_status status;
 
 	work->segments.count = 0;
-	status = lora__regex_segments(stage->regex, work->matcher, text, size, &work->segments,
-				      err);
+	status =
+	    lora__regex_segments(stage->regex, work->matcher, text, size, &work->segments, err);
 	for (size_t i = 0; i < work->segments.count && status == LORA_OK; i++) {
 		const struct lora_segment *part = &work->segments.at[i];
 
-		status = part->match
-			     ? lora__buffer_add(to, stage->content, stage->length, err)
-			     : lora__buffer_add(to, text + part->begin, part->end - part->begin,
-						err);
+		status = part->match ? lora__buffer_add(to, stage->content, stage->length, err)
+				     : lora__buffer_add(to, text + part->begin,
+							part->end - part->begin, err);
 	}
 	return status;
 }

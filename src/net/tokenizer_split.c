@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* net/tokenizer_split.c - "pre_tokenizer": a text cut into words, within which tokens are merged
  *
- *	ByteLevel	a space in front if asked for; GPT-2's expression if asked for; then every byte
- *			becomes a printable character: 21..7E, A1..AC, AE..FF stay, the other 68 become
- *			U+0100 and on, in order
- *	Split		where a pattern matches; "behavior" says what becomes of the matches
+ *	ByteLevel	a space in front if asked for; GPT-2's expression if asked for; then every
+ *byte becomes a printable character: 21..7E, A1..AC, AE..FF stay, the other 68 become U+0100 and
+ *on, in order Split		where a pattern matches; "behavior" says what becomes of the matches
  *	Digits		around digits (general category N): each of them, or rows of them
  *	Metaspace	' ' becomes a mark, U+2581; one in front; a word begins at each mark
  *
@@ -186,8 +185,8 @@ static enum lora_status find_marks(const struct lora_stage *stage, const char *t
 			if (begin < at)
 				status = lora__segments_add(segments, begin, at, false, err);
 			if (status == LORA_OK)
-				status = lora__segments_add(segments, at, at + stage->length, true,
-							    err);
+				status =
+				    lora__segments_add(segments, at, at + stage->length, true, err);
 			at += stage->length;
 			begin = at;
 		} else {
@@ -211,8 +210,8 @@ static enum lora_status find(const struct lora_stage *stage, struct lora_work *w
 	} else if (stage->kind == LORA_STAGE_METASPACE && stage->split) {
 		status = find_marks(stage, text, size, segments, err);
 	} else if (stage->regex != NULL) {
-		status = lora__regex_segments(stage->regex, work->matcher, text, size, segments,
-					      err);
+		status =
+		    lora__regex_segments(stage->regex, work->matcher, text, size, segments, err);
 	} else {
 		status = lora__segments_add(segments, 0, size, false, err);
 	}
@@ -245,8 +244,7 @@ static enum lora_status add_word(const struct lora_stage *stage, struct lora_pie
 		status = lora__buffer_add(&to->text, text, size, err);
 	for (size_t i = 0; stage->kind == LORA_STAGE_BYTE_LEVEL && i < size && status == LORA_OK;
 	     i++)
-		status =
-		    lora__buffer_add_code(&to->text, printable((unsigned char)text[i]), err);
+		status = lora__buffer_add_code(&to->text, printable((unsigned char)text[i]), err);
 	return status == LORA_OK ? lora__pieces_add(to, begin, LORA_TOKEN_NONE, first, err)
 				 : status;
 }
@@ -268,9 +266,8 @@ static enum lora_status put_marks(const struct lora_stage *stage, const struct l
 	if (wanted && text[0] != ' ' && !begins_with(text, size, stage->content, stage->length))
 		status = lora__buffer_add(to, stage->content, stage->length, err);
 	for (size_t i = 0; i < size && status == LORA_OK; i++)
-		status = text[i] == ' '
-			     ? lora__buffer_add(to, stage->content, stage->length, err)
-			     : lora__buffer_add(to, text + i, 1, err);
+		status = text[i] == ' ' ? lora__buffer_add(to, stage->content, stage->length, err)
+					: lora__buffer_add(to, text + i, 1, err);
 	return status;
 }
 
@@ -296,8 +293,7 @@ static enum lora_status split_piece(const struct lora_stage *stage, struct lora_
 	enum lora_status status;
 
 	if (piece->id != LORA_TOKEN_NONE)
-		return lora__pieces_add(&work->other, work->other.text.size, piece->id, false,
-					err);
+		return lora__pieces_add(&work->other, work->other.text.size, piece->id, false, err);
 	status = prepare(stage, work, piece, err);
 	if (status == LORA_OK)
 		status = find(stage, work, work->text.at, work->text.size, err);

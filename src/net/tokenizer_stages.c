@@ -112,7 +112,7 @@ enum lora_status lora__read_character(struct lora_reader *reader, const char *ke
 	enum lora_status status = lora__read_content(reader, key, stage);
 
 	return status == LORA_OK && !is_character(stage->content) ? fail_value(reader, key)
-								    : status;
+								  : status;
 }
 
 /* The older files say add_prefix_space, the newer prepend_scheme; "str_rep" repeats the

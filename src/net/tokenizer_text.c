@@ -124,7 +124,7 @@ static bool second_fits(unsigned char first, unsigned char second)
 static size_t measure(const char *bytes, size_t size, bool *whole, bool *open)
 {
 	const unsigned char *b = (const unsigned char *)bytes;
-	size_t want = b[0] < 0x80					    ? 1
+	size_t want = b[0] < 0x80		     ? 1
 		      : b[0] >= 0xc2 && b[0] <= 0xdf ? 2
 		      : b[0] >= 0xe0 && b[0] <= 0xef ? 3
 		      : b[0] >= 0xf0 && b[0] <= 0xf4 ? 4

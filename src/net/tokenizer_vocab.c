@@ -4,8 +4,8 @@
  *	"vocab": {"a": 0, "b": 1, "ab": 2, ...}		spelling to id
  *	"merges": ["a b", ...] or [["a","b"], ...]	the first one is merged first
  *
- * 1. An id belongs to one spelling; ids may have holes. They end at LORA_TOKENIZER_IDS, since memory
- *    is taken up to the highest one.
+ * 1. An id belongs to one spelling; ids may have holes. They end at LORA_TOKENIZER_IDS, since
+ *memory is taken up to the highest one.
  * 2. Both sides of a merge, and what they become, are in the vocabulary. Of two merges of one pair
  *    the later counts, as in the `tokenizers` library.
  * 3. All strings are copied into the arena: the JSON can go.
@@ -210,8 +210,7 @@ static enum lora_status read_flag(const struct lora_json *model, const char *key
 {
 	const struct lora_json *json = lora__json_get(model, key);
 
-	if (json == NULL || lora__json_type(json) == LORA_JSON_NULL ||
-	    lora__json_bool(json, value))
+	if (json == NULL || lora__json_type(json) == LORA_JSON_NULL || lora__json_bool(json, value))
 		return LORA_OK;
 	return lora__fail(err, LORA_INPUT, "%s is neither true nor false", key);
 }
@@ -269,7 +268,8 @@ enum lora_status lora__bpe_read(struct lora_bpe *bpe, struct lora_arena *arena,
 		return lora__fail(err, LORA_INPUT, "model is missing");
 	/* The first files for GPT-2 do not name their type. */
 	if (type != NULL && (name == NULL || strcmp(name, "BPE") != 0))
-		return lora__fail(err, LORA_INPUT, "model: the type '%s' is not supported, only BPE",
+		return lora__fail(err, LORA_INPUT,
+				  "model: the type '%s' is not supported, only BPE",
 				  name == NULL ? "?" : lora__escape(name));
 	status = lora__check_keys(model, keys, "model", err);
 	if (status == LORA_OK)
@@ -278,8 +278,8 @@ enum lora_status lora__bpe_read(struct lora_bpe *bpe, struct lora_arena *arena,
 	if (status == LORA_OK)
 		status = lora__context(err, read_options(bpe, model, err), "model");
 	if (status == LORA_OK)
-		status = lora__context(
-		    err, read_merges(bpe, lora__json_get(model, "merges"), err), "model");
+		status = lora__context(err, read_merges(bpe, lora__json_get(model, "merges"), err),
+				       "model");
 	return status;
 }
 
