@@ -45,6 +45,7 @@ struct lora_unmatched {
  * escaped. */
 struct lora_decode_note {
 	enum lora_note_level level;
+	bool obstacle; /* the trainer's own library would not do what the edits say */
 	const char *line;
 };
 

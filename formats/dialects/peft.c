@@ -155,54 +155,6 @@ static int probe(const struct lora_index *tensors, const struct lora_json *confi
 	return 0;
 }
 
-/* The number of the layer that a module's path names: its first component of digits. */
-static bool layer_of(const char *path, uint64_t *layer)
-{
-	for (const char *at = path; at; at = strchr(at, '.')) {
-		size_t digits;
-
-		at += *at == '.';
-		digits = strspn(at, "0123456789");
-		if (digits && digits < 10 && (at[digits] == '.' || !at[digits])) {
-			*layer = strtoull(at, NULL, 10);
-			return true;
-		}
-	}
-	return false;
-}
-
-static bool is_listed(const struct lora_json *layers, uint64_t layer)
-{
-	const struct lora_json *item = layers;
-	uint64_t value;
-
-	if (lora__json_u64(layers, &value))
-		return value == layer;
-	for (item = lora__json_first(layers); item; item = lora__json_next(item))
-		if (lora__json_u64(item, &value) && value == layer)
-			return true;
-	return false;
-}
-
-/* layers_to_transform says which layers were adapted. The tensors decide; that they disagree is
- * worth a word. */
-static enum lora_status note_layers(struct peft *peft, struct lora_error *err)
-{
-	const struct lora_json *layers = peft->config.layers;
-	uint64_t layer;
-
-	if (!layers || lora__json_is_empty(layers))
-		return LORA_OK;
-	for (size_t i = 0; i < peft->module_count; i++)
-		if (layer_of(peft->modules[i].path, &layer) && !is_listed(layers, layer))
-			return lora__decode_note(peft->decode, LORA_NOTE_WARNING, err,
-						 "layers_to_transform does not list layer %llu, "
-						 "but the adapter has '%s'",
-						 (unsigned long long)layer,
-						 lora__escape(peft->modules[i].path));
-	return LORA_OK;
-}
-
 /* PEFT itself ignores keys without its prefix, so that such an adapter may never have been seen
  * at work. */
 static enum lora_status note_prefix(struct peft *peft, struct lora_error *err)
@@ -241,7 +193,7 @@ static enum lora_status decode_all(struct peft *peft, struct lora_error *err)
 	if (!status)
 		status = lora__peft_scale_notes(peft, err);
 	if (!status)
-		status = note_layers(peft, err);
+		status = lora__peft_targets(peft, err);
 	return status ? status : note_prefix(peft, err);
 }
 

@@ -6,6 +6,7 @@
  *	modules --peft_patterns.c, peft_scale.c--> r, alpha, s
  *	modules --peft_orient.c, peft_layers.c, peft_experts.c--> edits
  *	whole tensors --peft_whole.c--> edits
+ *	config against tensors --peft_targets.c--> warnings
  *
  * Letters: A [r, in], B [out, r] as the adapter stores them; W as the base stores it. */
 #ifndef LORA_DIALECTS_PEFT_H
@@ -124,6 +125,9 @@ struct peft_patterns;
  * the object. */
 enum lora_status lora__peft_patterns_new(struct peft_patterns **out, const char *key,
 					 const struct lora_json *object, struct lora_error *err);
+/* One expression that has to match a whole path: re.fullmatch(EXPRESSION, name). */
+enum lora_status lora__peft_expression_new(struct peft_patterns **out, const char *key,
+					   const char *expression, struct lora_error *err);
 void lora__peft_patterns_free(struct peft_patterns *patterns);
 /* The first entry, in the file's order, that matches `name`: PEFT's re.match(r"(.*\.)?(KEY)$",
  * name). -1 without one. *clash is the first later entry that matches, too, with another value,
@@ -185,6 +189,11 @@ enum lora_status lora__peft_matrix(struct peft *peft, const struct peft_module *
 				   enum peft_orientation orientation, struct lora_error *err);
 /* Replacements: modules_to_save, biases, embeddings; trainable tokens of a module. */
 enum lora_status lora__peft_wholes(struct peft *peft, struct lora_error *err);
+/* If modules_to_save names a module on the way to the tensor `path`: the path from that module's
+ * last component on, else NULL. */
+const char *lora__peft_saved(const struct peft *peft, const char *path);
+/* Warns where the config and the tensors say different things. */
+enum lora_status lora__peft_targets(struct peft *peft, struct lora_error *err);
 enum lora_status lora__peft_tokens(struct peft *peft, const struct peft_module *module,
 				   struct lora_error *err);
 

@@ -24,6 +24,7 @@
 
 #include <ctype.h>
 #include <pcre2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,7 @@ struct entry {
 
 struct peft_patterns {
 	const char *name;
+	bool whole; /* re.fullmatch(KEY, module) instead */
 	struct entry *entries;
 	int count;
 	uint64_t work;
@@ -111,25 +113,26 @@ static const char *odd_syntax(const char *text)
 static enum lora_status compile(struct peft_patterns *patterns, struct entry *entry,
 				struct lora_error *err)
 {
-	static const char before[] = "(.*\\.)?(", after[] = ")$";
-	char text[KEY_LIMIT + sizeof(before) + sizeof(after)];
+	const char *before = patterns->whole ? "(?:" : "(.*\\.)?(";
+	const char *after = patterns->whole ? ")" : ")$";
+	char text[KEY_LIMIT + 16];
 	PCRE2_UCHAR reason[120];
 	PCRE2_SIZE place;
 	const char *odd;
 	int code;
 
-	memcpy(text, before, sizeof(before) - 1);
-	memcpy(text + sizeof(before) - 1, entry->key, entry->length);
-	memcpy(text + sizeof(before) - 1 + entry->length, after, sizeof(after));
+	snprintf(text, sizeof(text), "%s%s%s", before, entry->key, after);
 	odd = odd_syntax(text);
 	if (odd)
 		return lora__fail(err, LORA_INPUT,
 				  "%s: key '%s' uses %s that Python and PCRE2 read differently: "
 				  "write it in another way",
 				  patterns->name, lora__escape(entry->key), odd);
-	entry->code = pcre2_compile(
-	    (PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED,
-	    PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NEVER_BACKSLASH_C, &code, &place, NULL);
+	entry->code =
+	    pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED,
+			  PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NEVER_BACKSLASH_C |
+			      (patterns->whole ? PCRE2_ENDANCHORED : 0u),
+			  &code, &place, NULL);
 	if (entry->code)
 		return LORA_OK;
 	if (code == PCRE2_ERROR_NOMEMORY || code == PCRE2_ERROR_HEAP_FAILED)
@@ -139,21 +142,57 @@ static enum lora_status compile(struct peft_patterns *patterns, struct entry *en
 			  patterns->name, lora__escape(entry->key), (const char *)reason);
 }
 
-static enum lora_status add_entry(struct peft_patterns *patterns, const struct lora_json *member,
-				  struct lora_error *err)
+static enum lora_status add_key(struct peft_patterns *patterns, const char *key,
+				struct lora_error *err)
 {
 	struct entry *entry = &patterns->entries[patterns->count];
 
-	entry->key = lora__json_key(member);
-	entry->length = strlen(entry->key);
+	entry->key = key;
+	entry->length = strlen(key);
 	if (entry->length > KEY_LIMIT)
 		return lora__fail(err, LORA_INPUT, "%s: a key of %zu bytes is too long",
 				  patterns->name, entry->length);
-	if (!lora__json_double(member, &entry->value))
-		return lora__fail(err, LORA_INPUT, "%s: the value of '%s' is not a number",
-				  patterns->name, lora__escape(entry->key));
 	patterns->count++;
-	return is_literal(entry->key) ? LORA_OK : compile(patterns, entry, err);
+	return is_literal(key) && !patterns->whole ? LORA_OK : compile(patterns, entry, err);
+}
+
+static enum lora_status add_entry(struct peft_patterns *patterns, const struct lora_json *member,
+				  struct lora_error *err)
+{
+	const char *key = lora__json_key(member);
+
+	if (!lora__json_double(member, &patterns->entries[patterns->count].value))
+		return lora__fail(err, LORA_INPUT, "%s: the value of '%s' is not a number",
+				  patterns->name, lora__escape(key));
+	return add_key(patterns, key, err);
+}
+
+static enum lora_status make_room(struct peft_patterns *patterns, size_t count,
+				  struct lora_error *err)
+{
+	patterns->entries = calloc(count, sizeof(*patterns->entries));
+	patterns->context = pcre2_match_context_create(NULL);
+	patterns->match = pcre2_match_data_create(1, NULL);
+	if (!patterns->entries || !patterns->context || !patterns->match)
+		return lora__fail_memory(err);
+	pcre2_set_match_limit(patterns->context, MATCH_LIMIT);
+	pcre2_set_heap_limit(patterns->context, HEAP_LIMIT);
+	return LORA_OK;
+}
+
+enum lora_status lora__peft_expression_new(struct peft_patterns **out, const char *key,
+					   const char *expression, struct lora_error *err)
+{
+	struct peft_patterns *patterns = calloc(1, sizeof(*patterns));
+	enum lora_status status;
+
+	*out = patterns;
+	if (!patterns)
+		return lora__fail_memory(err);
+	patterns->name = key;
+	patterns->whole = true;
+	status = make_room(patterns, 1, err);
+	return status ? status : add_key(patterns, expression, err);
 }
 
 enum lora_status lora__peft_patterns_new(struct peft_patterns **out, const char *key,
@@ -172,13 +211,7 @@ enum lora_status lora__peft_patterns_new(struct peft_patterns **out, const char 
 		return LORA_OK;
 	if (count > 10000000)
 		return lora__fail(err, LORA_INPUT, "%s: too many keys", key);
-	patterns->entries = calloc(count, sizeof(*patterns->entries));
-	patterns->context = pcre2_match_context_create(NULL);
-	patterns->match = pcre2_match_data_create(1, NULL);
-	if (!patterns->entries || !patterns->context || !patterns->match)
-		return lora__fail_memory(err);
-	pcre2_set_match_limit(patterns->context, MATCH_LIMIT);
-	pcre2_set_heap_limit(patterns->context, HEAP_LIMIT);
+	status = make_room(patterns, count, err);
 	for (; member && !status; member = lora__json_next(member))
 		status = add_entry(patterns, member, err);
 	return status;

@@ -33,7 +33,7 @@ static bool text_ends_in(const char *text, size_t length, const char *end)
 
 /* If a module on the way to `path` is saved: what stands from that module's last component on
  * ("classifier.dense.weight"), else NULL. */
-static const char *saved_part(const struct peft *peft, const char *path)
+const char *lora__peft_saved(const struct peft *peft, const char *path)
 {
 	const struct lora_json *item;
 
@@ -114,7 +114,7 @@ static enum lora_status replace(struct peft *peft, const struct peft_whole *whol
 				       lora_dtype_name(tensor->dtype), lora__escape(w->name),
 				       lora_dtype_name(w->dtype)),
 		    found->name, err);
-	if (!saved_part(peft, whole->path) && !whole->wrapped &&
+	if (!lora__peft_saved(peft, whole->path) && !whole->wrapped &&
 	    !lora__family_is_embedding(found->name) && !lora__peft_ends_in(whole->path, "bias"))
 		status =
 		    lora__decode_note(peft->decode, LORA_NOTE_INFO, err,
@@ -127,7 +127,7 @@ static enum lora_status replace(struct peft *peft, const struct peft_whole *whol
 static enum lora_status add_or_refuse(struct peft *peft, const struct peft_whole *whole,
 				      const struct lora_found *found, struct lora_error *err)
 {
-	const char *part = saved_part(peft, whole->path);
+	const char *part = lora__peft_saved(peft, whole->path);
 	struct lora_arena *arena = peft->decode->arena;
 	const char *alike = part ? ends_alike(peft, part) : NULL, *why;
 

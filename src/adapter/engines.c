@@ -5,7 +5,8 @@
  * convert_lora_to_gguf.py:
  *
  *	peft		reads adapter_config.json and one adapter_model.safetensors; names without
- *			its prefix, or with an adapter's name left in, are passed over
+ *			its prefix, or with an adapter's name left in, are passed over, and so are
+ *			modules that the config does not target
  *	vllm		the same files; low-rank updates of linear layers and embeddings only, up
  *			to rank 512; one scale for all, from r, lora_alpha and use_rslora
  *	llama.cpp	low-rank updates of matrices only; the scale is lora_alpha / rank,
@@ -195,10 +196,21 @@ static void ask_kinds(struct asker *asker, const char *engine)
 		    engine, lora__escape(edit->module));
 }
 
+/* What PEFT reads from the config, and we from the tensors. */
+static void ask_config(struct asker *asker)
+{
+	const struct lora_decode *decode = &asker->adapter->decode;
+
+	for (size_t i = 0; i < decode->note_count; i++)
+		if (decode->notes[i].obstacle)
+			say(asker, "%s", decode->notes[i].line);
+}
+
 static void ask_peft(struct asker *asker)
 {
 	ask_files(asker, "PEFT");
 	ask_names(asker, "PEFT", true);
+	ask_config(asker);
 }
 
 static void ask_vllm(struct asker *asker)

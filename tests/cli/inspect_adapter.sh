@@ -190,6 +190,20 @@ cp -r llama-adapter saved
 edit add saved/adapter_model.safetensors base_model.model.lm_head.weight F32 509,90 random
 edit set_json saved/adapter_config.json 'modules_to_save=["lm_head"]'
 answers 0 saved --for peft
+# What the config does not name, PEFT passes over; what it names and is not there stops PEFT.
+cp -r llama-adapter edited
+edit set_json edited/adapter_config.json 'target_modules=["q_proj"]'
+answers 1 edited --for peft
+expect_stdout "target_modules .*'model\.layers\.0\.[a-z_.]*' and 23 more"
+answers 0 edited --for vllm
+done_reading "$LORACTL" inspect edited --json
+expect_json 'len(x["problems"]), "target_modules" in x["problems"][0]' '(1, True)'
+edit set_json edited/adapter_config.json 'target_modules=".*(self_attn|mlp)\\.[a-z]+_proj"' 'modules_to_save=["norm"]'
+answers 1 edited --for peft
+expect_stdout "modules_to_save .*'norm'"
+edit set_json edited/adapter_config.json modules_to_save=null 'bias="lora_only"'
+answers 0 edited --for peft
+rm -r edited
 answers 1 saved --for vllm
 expect_stdout 'lm_head|modules_to_save'
 

@@ -158,3 +158,15 @@ refused 3 'fifo' soon "$LORACTL" merge base bad/fifo -o out
 cp adapter/adapter_config.json bad
 refused 3 'adapter_model\.safetensors' soon "$LORACTL" merge base bad -o out
 
+
+# --- a config that names other modules than there are tensors: the tensors decide, and that is said
+
+config 'target_modules=["q_proj"]'
+done_well "$LORACTL" merge base bad -o edited
+expect_stderr "warning: bad: target_modules .*'model\.layers\.0\.self_attn\.v_proj'\$"
+cmp edited/model.safetensors whole/model.safetensors || fail "the config decides"
+rm -r edited
+config 'target_modules=".*_proj"' 'trainable_token_indices=[3]'
+done_well "$LORACTL" merge base bad -o edited
+expect_stderr 'warning: bad: trainable_token_indices'
+rm -r edited

@@ -213,21 +213,75 @@ static void config__method_and_base(void **state)
 	done(&c);
 }
 
-static void config__layers_to_transform_is_information(void **state)
+/* The rules are PEFT's: check_target_module_exists, match_target_against_key (0.21). */
+static void config__names_what_the_adapter_holds(void **state)
 {
+	static const char other[] = "target_modules does not name",
+			  layers[] = "layers_to_transform does not list";
+	static const struct {
+		const char *config, *warning; /* NULL: none */
+	} cases[] = {
+	    {"\"target_modules\":[\"q\"]", NULL},
+	    {"\"target_modules\":[\"attn.q\"]", NULL},
+	    {"\"target_modules\":[\"model.layers.3.attn.q\"]", NULL},
+	    {"\"target_modules\":[\"k\",\"q\"]", NULL},
+	    {"\"target_modules\":[\"k\"]", other},
+	    {"\"target_modules\":[\"n.q\"]", other}, /* not from a dot on */
+	    {"\"target_modules\":[\".*q\"]", other}, /* a list has no expressions */
+	    {"\"target_modules\":[]", other},
+	    {"\"target_modules\":null", NULL},
+	    {"\"target_modules\":\"all-linear\"", NULL},
+	    {"\"target_modules\":\".*\\\\.q\"", NULL},
+	    {"\"target_modules\":\".*(k|q)\"", NULL},
+	    {"\"target_modules\":\"k|.*q\"", NULL},
+	    {"\"target_modules\":\"q\"", other}, /* the whole path, not its end */
+	    {"\"target_modules\":\".*attn\"", other},
+	    {"\"target_modules\":\"model.layers.3.attn.q\"", NULL},
+	    {"\"target_modules\":\"(?i).*Q\"", NULL}, /* not compared */
+	    {"\"target_modules\":[\"q\"],\"exclude_modules\":[\"q\"]", other},
+	    {"\"target_modules\":[\"q\"],\"exclude_modules\":\".*layers.2.*\"", NULL},
+	    {"\"target_modules\":[\"q\"],\"exclude_modules\":\".*layers.3.*\"", other},
+	    {"\"target_modules\":[\"k\"],\"target_parameters\":[\"attn.q.weight\"]", NULL},
+	    {"\"target_modules\":[\"k\"],\"target_parameters\":[\"attn.k.weight\"]", other},
+	    {"\"target_modules\":[\"q\"],\"layers_to_transform\":[1,2]", layers},
+	    {"\"target_modules\":[\"q\"],\"layers_to_transform\":[2,3]", NULL},
+	    {"\"target_modules\":[\"q\"],\"layers_to_transform\":3", NULL},
+	    {"\"target_modules\":[\"q\"],\"layers_to_transform\":2", layers},
+	    {"\"target_modules\":\".*q\",\"layers_to_transform\":2", NULL},
+	    {"\"target_modules\":[\"model.layers.3.attn.q\"],\"layers_to_transform\":2", NULL},
+	    {"\"layers_to_transform\":[1,2]", NULL}, /* PEFT's own list decides */
+	    {"\"modules_to_save\":[\"norm\"]", "modules_to_save names modules"},
+	    {"\"modules_to_save\":[\"score\"]", "modules_to_save names modules"},
+	    {"\"modules_to_save\":[]", NULL},
+	    {"\"trainable_token_indices\":[1]", "trainable_token_indices is set"},
+	    {"\"trainable_token_indices\":{\"e\":[1]}", "trainable_token_indices is set"},
+	    {"\"trainable_token_indices\":[]", NULL},
+	    {"\"bias\":\"all\"", "biases were trained"},
+	    {"\"bias\":\"lora_only\"", "biases were trained"},
+	    {"\"bias\":\"none\"", NULL},
+	};
 	struct peft_case c = {0};
+	char config[400];
 
 	(void)state;
-	linear_has(&c, "model.layers.3.q", 4, 10, 20);
-	base_has(&c, "model.layers.3.q.weight", "F32", 2, 20, 10);
-	decoded(&c, "llama", ONE("\"layers_to_transform\":[1,2]"));
-	assert_int_equal(c.decode.edit_count, 1);
-	assert_true(has_note(&c, LORA_NOTE_WARNING, "does not list layer 3"));
-	done(&c);
-	linear_has(&c, "model.layers.3.q", 4, 10, 20);
-	base_has(&c, "model.layers.3.q.weight", "F32", 2, 20, 10);
-	decoded(&c, "llama", ONE("\"layers_to_transform\":3"));
-	assert_int_equal(c.decode.note_count, 0);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		linear_has(&c, "model.layers.3.attn.q", 4, 10, 20);
+		base_has(&c, "model.layers.3.attn.q.weight", "F32", 2, 20, 10);
+		base_has(&c, "model.layers.3.attn.q.bias", "F32", 1, 20);
+		snprintf(config, sizeof(config),
+			 "{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8,%s}", cases[i].config);
+		decoded(&c, "llama", config);
+		assert_int_equal(c.decode.edit_count, 1);
+		if (cases[i].warning ? !has_note(&c, LORA_NOTE_WARNING, cases[i].warning)
+				     : has_note(&c, LORA_NOTE_WARNING, ""))
+			fail_msg("%s", cases[i].config);
+		done(&c);
+	}
+	/* How many there are, and which comes first. */
+	linear_has(&c, "model.layers.3.attn.q", 4, 10, 20);
+	linear_has(&c, "model.layers.4.attn.q", 4, 10, 20);
+	decoded(&c, NULL, ONE("\"target_modules\":[\"k\"]"));
+	assert_true(has_note(&c, LORA_NOTE_WARNING, "'model.layers.3.attn.q' and 1 more"));
 	done(&c);
 }
 
@@ -241,7 +295,7 @@ int main(void)
 	    cmocka_unit_test(config__defaults_are_told),
 	    cmocka_unit_test(config__scale),
 	    cmocka_unit_test(config__method_and_base),
-	    cmocka_unit_test(config__layers_to_transform_is_information),
+	    cmocka_unit_test(config__names_what_the_adapter_holds),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
