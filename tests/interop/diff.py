@@ -214,6 +214,10 @@ def small_angles():
         )["modules"][0]
         equal("atan(%g): the shared direction" % t, m["angles_columns"][0] < 1e-14, True)
         near("atan(%g)" % t, m["angles_columns"][1], np.arctan(t))
+        # the same where A hardly tells the directions apart: the space is the factor's
+        faint = np.vstack([A[0], A[0] + 1e-6 * A[1]])
+        m = diff(1, adapter("x", {"q_proj": (Bx, faint)}), adapter("y", {"q_proj": (By, faint)}))
+        near("faint: atan(%g)" % t, m["modules"][0]["angles_columns"][1], np.arctan(t))
         m = diff(
             1,
             adapter("x", {"q_proj": (A.T, Bx.T)}),
@@ -608,6 +612,9 @@ def explanations():
             m = model("foreign", foreign_merge(tensors, modules, 1.01 * s, dtype, how))
             doc = diff(1, base, m, a)
             equal("%s %s, 1 %% too strong" % (dtype, how), (doc["explained"], len(doc["unexplained"])), (False, len(modules)))
+            # within rounding, element by element, but not as a whole
+            m = model("foreign", foreign_merge(tensors, modules, 1.004 * s, dtype, how))
+            equal("%s %s, 0.4 %% too strong" % (dtype, how), diff(1, base, m, a)["explained"], False)
             m = model("foreign", foreign_merge(tensors, modules, 0, dtype, how))
             equal("%s %s, strength 0" % (dtype, how), diff(1, base, m, a)["explained"], False)
         # two adapters, and weights
