@@ -26,6 +26,7 @@
 #include <string.h>
 
 #define SLAB	     ((uint64_t)1 << 18) /* elements of D in memory at once */
+#define WIDTH	     4u			 /* bytes of an element, at most */
 #define WHOLE	     1024u		 /* shorter sides up to this are looked at completely */
 #define FAR_WIDER    4u			 /* times as wide as tall */
 #define WIDEST	     512u		 /* of longer ones so many directions are counted */
@@ -59,7 +60,7 @@ static enum lora_status read_run(const struct lora_model *model, const struct lo
 static enum lora_status take(struct slabs *s, uint64_t first, uint64_t count, uint64_t at,
 			     uint64_t by, struct lora_error *err)
 {
-	uint8_t *x = s->bytes, *y = s->bytes + SLAB * sizeof(float);
+	uint8_t *x = s->bytes, *y = s->bytes + SLAB * WIDTH;
 	enum lora_status status = LORA_OK;
 
 	for (uint64_t done = 0; done < count && !status; done += SLAB) {
@@ -149,9 +150,10 @@ static double largest(const double *values, uint64_t count)
 /* What rounding alone may be. */
 static enum lora_status find_threshold(struct slabs *s, double *threshold, struct lora_error *err)
 {
-	struct activity a = {
-	    calloc((size_t)s->lines, sizeof(bool)), calloc((size_t)s->length, sizeof(bool)),
-	    calloc((size_t)s->lines, sizeof(double)), calloc((size_t)s->length, sizeof(double))};
+	struct activity a = {calloc((size_t)s->lines + 1, sizeof(bool)),
+			     calloc((size_t)s->length + 1, sizeof(bool)),
+			     calloc((size_t)s->lines + 1, sizeof(double)),
+			     calloc((size_t)s->length + 1, sizeof(double))};
 	enum lora_status status =
 	    a.line && a.place && a.line_v && a.place_v ? LORA_OK : lora__fail_memory(err);
 	double total = 0;
@@ -211,7 +213,7 @@ static enum lora_status count_values(struct slabs *s, struct lora_tensor_differe
 	size_t shorter = (size_t)(s->length < s->lines ? s->length : s->lines),
 	       most = shorter <= WHOLE ? shorter : WIDEST, l = most < FIRST ? most : FIRST;
 	double noise = out->threshold;
-	double *values = calloc(most, sizeof(*values));
+	double *values = calloc(most + 1, sizeof(*values));
 	enum lora_status status = values ? LORA_OK : lora__fail_memory(err);
 
 	while (!status) {
@@ -251,7 +253,7 @@ enum lora_status lora__diff_rank(const struct lora_model *model_x, const struct 
 	s.step = s.step < s.lines ? s.step : s.lines;
 	s.D = malloc((size_t)(s.step * s.length) * sizeof(double));
 	s.ulp = malloc((size_t)(s.step * s.length) * sizeof(double));
-	s.bytes = malloc((size_t)(2 * SLAB) * sizeof(float));
+	s.bytes = malloc((size_t)(2 * SLAB * WIDTH));
 	if (!s.D || !s.ulp || !s.bytes)
 		status = lora__fail_memory(err);
 	if (!status)

@@ -486,10 +486,10 @@ void lora__range_free(struct lora_range *range)
 	free(range);
 }
 
-void lora__range_add(struct lora_range *range, const double *D, size_t count, double *room)
+void lora__range_add(struct lora_range *range, double *D, size_t count, double *room)
 {
-	/* Rows of D are columns of its transpose; D is not written. */
-	struct dense Dt = {(double *)(uintptr_t)D, range->Q.rows, (int)count, range->Q.rows},
+	/* Rows of D are columns of its transpose. */
+	struct dense Dt = {D, range->Q.rows, (int)count, range->Q.rows},
 		     P = {room, (int)count, range->Q.cols, (int)count};
 
 	if (count == 0)

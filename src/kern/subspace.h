@@ -59,8 +59,8 @@ struct lora_range;
 enum lora_status lora__range_new(struct lora_range **out, size_t d, size_t l,
 				 struct lora_error *err);
 void lora__range_free(struct lora_range *range);
-/* Rows of D [count, d], row-major; `room` holds count*l doubles. */
-void lora__range_add(struct lora_range *range, const double *D, size_t count, double *room);
+/* Rows of D [count, d], row-major, which is only read; `room` holds count*l doubles. */
+void lora__range_add(struct lora_range *range, double *D, size_t count, double *room);
 /* Ends a round: l values, descending, and begins the next one. LORA_SYSTEM if LAPACK fails. */
 enum lora_status lora__range_turn(struct lora_range *range, double *values, struct lora_error *err);
 

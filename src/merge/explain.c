@@ -463,18 +463,22 @@ static enum lora_status look(struct explain *x, struct lora_diff *diff, struct l
 	return status;
 }
 
+struct watcher {
+	const struct lora_observer *observer; /* may be NULL */
+};
+
 /* The plan's notes tell what a merge writes: nothing is written here. */
 static void pass_problems(void *user, enum lora_note_level level, const char *line)
 {
-	const struct lora_observer *observer = user;
+	const struct watcher *watcher = user;
 
 	if (level == LORA_NOTE_PROBLEM)
-		lora__note(observer, level, "%s", line);
+		lora__note(watcher->observer, level, "%s", line);
 }
 
 static int pass_progress(void *user, const struct lora_progress *progress)
 {
-	const struct lora_observer *observer = user;
+	const struct lora_observer *observer = ((const struct watcher *)user)->observer;
 
 	return observer && observer->progress ? observer->progress(observer->user, progress) : 0;
 }
@@ -485,7 +489,8 @@ enum lora_status lora_diff_explain(struct lora_diff *diff, struct lora_model *ba
 				   const struct lora_observer *observer, struct lora_error *err)
 {
 	struct lora_merge_options merge = LORA_MERGE_OPTIONS_INIT;
-	struct lora_observer quiet = {(void *)(uintptr_t)observer, pass_problems, pass_progress};
+	struct watcher watcher = {observer};
+	struct lora_observer quiet = {&watcher, pass_problems, pass_progress};
 	struct lora_plan plan = {.base = base,
 				 .inputs = inputs,
 				 .input_count = count,
