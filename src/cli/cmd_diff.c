@@ -48,6 +48,10 @@ static enum lora_status open_one(const struct cmd_ctx *ctx, struct opened *opene
 	opened->ours = kind == LORA_KIND_MERGED; /* of the last, Y */
 	if (kind == LORA_KIND_BASE || kind == LORA_KIND_MERGED)
 		return lora_model_open(&opened->model[i], path, err);
+	if (kind != LORA_KIND_ADAPTER && kind != LORA_KIND_CONTAINER)
+		return opt_fail(err, LORA_INPUT,
+				"'%.200s' is of kind '%s': compare adapters, or models", path,
+				lora_kind_name(kind));
 	return lora_adapter_open(&opened->adapter[i], path, options, ctx->observer, err);
 }
 

@@ -208,3 +208,16 @@ edit set_json strange/adapter_config.json 'turbo=true'
 refused 3 "turbo" "$LORACTL" diff strange llama-adapter
 run "$LORACTL" diff strange llama-adapter --allow-unknown
 expect_equal "$STATUS" 1
+
+# --- versions of a container, and what is neither adapter nor model
+
+run "$LORACTL" pack llama-adapter -o f.lora
+run "$LORACTL" pack other -o f.lora --append
+answers 0 f.lora@1 llama-adapter
+answers 1 f.lora@1 f.lora@2 --json
+expect_json 'x["same"], x["equivalent"], x["config"][0]["key"]' "(False, True, 'lora_alpha')"
+answers 0 llama merged f.lora@1
+answers 1 llama merged f.lora@1:0.5
+run "$LORACTL" merge -q llama llama-adapter -o again --undo undo
+refused 3 "'undo' is of kind 'undo'" "$LORACTL" diff undo llama
+refused 3 "'undo' is of kind 'undo'" "$LORACTL" diff llama-adapter undo
