@@ -182,8 +182,8 @@ void lora__commit_emit(uint8_t *out, struct lora_commit *commit)
 	memcpy(out + CHECK, commit->check.byte, LORA_SHA256_SIZE);
 }
 
-/* What a group without a version, or without objects, must leave zero. */
-static bool is_consistent(const struct lora_commit *commit)
+/* What a group without a version, or without objects, must leave zero; and bounds. */
+static bool do_fit(const struct lora_commit *commit)
 {
 	static const struct lora_sha256 zero;
 	bool no_manifest = commit->manifest_at == 0 && commit->manifest_size == 0 &&
@@ -207,7 +207,7 @@ bool lora__commit_parse(struct lora_commit *commit, const uint8_t *bytes, uint64
 		return false;
 	lora__sha256(bytes, CHECK, &commit->check);
 	if (memcmp(commit->check.byte, bytes + CHECK, LORA_SHA256_SIZE) != 0 ||
-	    lora__get64(bytes + AT) != at || lora__get64(bytes + ZERO) != 0)
+	    lora__get64(bytes + AT) != at)
 		return false;
 	commit->at = at;
 	commit->sequence = lora__get64(bytes + SEQUENCE);
@@ -220,5 +220,6 @@ bool lora__commit_parse(struct lora_commit *commit, const uint8_t *bytes, uint64
 	memcpy(commit->index.byte, bytes + INDEX, LORA_SHA256_SIZE);
 	memcpy(commit->body.byte, bytes + BODY, LORA_SHA256_SIZE);
 	memcpy(commit->link, bytes + LINK, sizeof(commit->link));
-	return is_consistent(commit);
+	commit->fits = do_fit(commit) && lora__get64(bytes + ZERO) == 0;
+	return true;
 }

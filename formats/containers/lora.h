@@ -88,20 +88,22 @@ unsigned lora__record_padding(uint64_t size);
 
 struct lora_commit {
 	uint64_t at, sequence, begin;
-	uint64_t version; /* 0: none, then the next five are zero */
+	uint64_t version; /* 0: none, then the next five are to be zero */
 	uint64_t manifest_at, manifest_size;
 	struct lora_sha256 manifest;
-	uint64_t index_at; /* 0: none, then index is zero */
+	uint64_t index_at; /* 0: none, then index is to be zero */
 	struct lora_sha256 index;
 	struct lora_sha256 body;
 	uint8_t link[16];
 	struct lora_sha256 check; /* set by emit and parse */
+	bool fits;		  /* set by parse: the fields above fit each other */
 };
 
 /* The whole record, LORA_COMMIT_SIZE bytes. */
 void lora__commit_emit(uint8_t *out, struct lora_commit *commit);
-/* The whole record, its header too. False unless it is well formed, its check is right and it
- * stands at `at`. The fields that link it to others are the caller's to check. */
+/* The whole record, its header too. False unless its check is right and it stands at `at`: then
+ * it is one, though its fields may not fit. Those that link it to others are the caller's to check.
+ */
 bool lora__commit_parse(struct lora_commit *commit, const uint8_t *bytes, uint64_t at);
 
 /* --- objects --------------------------------------------------------------------------------- */

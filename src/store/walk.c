@@ -244,6 +244,8 @@ static enum lora_status check_group(const struct group *group, const struct lora
 				  "it has a record of type %u, which must be understood and which "
 				  "this program does not know: use a newer one",
 				  group->unknown);
+	if (!commit->fits)
+		return damaged(err, commit->at, "the fields of its commit do not fit");
 	if (group->doubled || data != index || manifest != (commit->version != 0) ||
 	    (data && !manifest))
 		return damaged(err, commit->at, "it does not have the records that it should");
