@@ -171,21 +171,28 @@ enum lora_status lora__index_next(struct lora_index_walk *walk, const struct lor
 enum lora_status lora__words_check(const uint8_t *words, struct lora_layout layout, size_t size,
 				   uint64_t *stored, struct lora_error *err);
 
-/* One chunk. `stored` are its planes, checked by lora__words_check(). `parent` are the same bytes
- * of the parent object, or NULL. `scratch` holds LORA_CHUNK_SIZE bytes. */
-enum lora_status lora__chunk_decode(struct lora_codec *codec, const uint8_t *words,
-				    struct lora_layout layout, const uint8_t *stored,
-				    const uint8_t *parent, uint8_t *out, size_t size,
+/* One chunk of an object: how it is laid out, its width words of the INDEX, how many bytes it has,
+ * and the same bytes of the parent object, or NULL. */
+struct lora_chunk {
+	struct lora_layout layout;
+	uint8_t *words;
+	size_t size;
+	const uint8_t *parent;
+};
+
+/* `stored` are its planes, checked by lora__words_check(). `out` may be the parent's bytes.
+ * `scratch` holds LORA_CHUNK_SIZE bytes. */
+enum lora_status lora__chunk_decode(struct lora_codec *codec, const struct lora_chunk *chunk,
+				    const uint8_t *stored, uint8_t *out, uint8_t *scratch,
+				    struct lora_error *err);
+/* The inverse: writes the words, and the planes to `out` [size]; *stored tells how much of it.
+ * `scratch` holds 2 * LORA_CHUNK_SIZE bytes. */
+enum lora_status lora__chunk_encode(struct lora_codec *codec, const struct lora_chunk *chunk,
+				    const uint8_t *in, uint8_t *out, size_t *stored,
 				    uint8_t *scratch, struct lora_error *err);
-/* The inverse: writes width words and the stored planes, at most `size` bytes of them, which
- * *stored tells. `scratch` holds 2 * LORA_CHUNK_SIZE + 4096 bytes. */
-enum lora_status lora__chunk_encode(struct lora_codec *codec, uint8_t *words,
-				    struct lora_layout layout, const uint8_t *in,
-				    const uint8_t *parent, size_t size, uint8_t *out,
-				    size_t *stored, uint8_t *scratch, struct lora_error *err);
 
 /* Planes of a chunk and back: out and in hold `size` bytes, a multiple of the width, and do not
- * overlap; parent is NULL or as long. */
+ * overlap; parent is NULL or as long, and may be the `out` of a join. */
 void lora__planes_split(struct lora_layout layout, const uint8_t *in, const uint8_t *parent,
 			size_t size, uint8_t *out);
 void lora__planes_join(struct lora_layout layout, const uint8_t *in, const uint8_t *parent,

@@ -203,15 +203,14 @@ static enum lora_status decode_plane(struct lora_codec *codec, uint32_t word, co
 	}
 }
 
-enum lora_status lora__chunk_decode(struct lora_codec *codec, const uint8_t *words,
-				    struct lora_layout layout, const uint8_t *stored,
-				    const uint8_t *parent, uint8_t *out, size_t size,
-				    uint8_t *scratch, struct lora_error *err)
+enum lora_status lora__chunk_decode(struct lora_codec *codec, const struct lora_chunk *chunk,
+				    const uint8_t *stored, uint8_t *out, uint8_t *scratch,
+				    struct lora_error *err)
 {
-	size_t n = size / layout.width;
+	size_t n = chunk->size / chunk->layout.width;
 
-	for (unsigned k = 0; k < layout.width; k++) {
-		uint32_t word = lora__get32(words + 4 * k);
+	for (unsigned k = 0; k < chunk->layout.width; k++) {
+		uint32_t word = lora__get32(chunk->words + 4 * k);
 		enum lora_status status =
 		    decode_plane(codec, word, stored, scratch + k * n, n, err);
 
@@ -219,7 +218,7 @@ enum lora_status lora__chunk_decode(struct lora_codec *codec, const uint8_t *wor
 			return status;
 		stored += word & LENGTH_MASK;
 	}
-	lora__planes_join(layout, scratch, parent, size, out);
+	lora__planes_join(chunk->layout, scratch, chunk->parent, chunk->size, out);
 	return LORA_OK;
 }
 
@@ -262,62 +261,80 @@ static struct census count(const uint8_t *plane, size_t n)
 /* Below this share of a plane a frame is not worth the time of its reader. */
 #define GAIN 0.99
 
-/* One plane into out [n]; its word. */
-static enum lora_status encode_plane(struct lora_codec *codec, const uint8_t *plane, size_t n,
-				     bool text, uint8_t *out, uint8_t *spare, uint32_t *word,
-				     struct lora_error *err)
+/* A plane of n bytes on its way into `out` [n]; `spare` is as long. */
+struct plane {
+	const uint8_t *bytes;
+	size_t n;
+	bool text;
+	uint8_t *out, *spare;
+};
+
+/* The smaller of the frames that are worth trying; 0 if none gains. */
+static enum lora_status pack_plane(struct lora_codec *codec, const struct plane *plane,
+				   const struct census *census, size_t *best,
+				   struct lora_error *err)
 {
-	struct census census = count(plane, n);
-	bool repeats = text || census.most > RULES;
+	size_t n = plane->n, other = 0; /* room, then size; as *best */
 	enum lora_status status = LORA_OK;
-	size_t best = 0, other = 0; /* room, then size */
+
+	*best = 0;
+	if (census->entropy < GAIN * (double)n && !plane->text) {
+		*best = n - 1;
+		status = lora__frame_pack(codec, LORA_FRAME_BYTES, plane->bytes, n, plane->out,
+					  best, err);
+	}
+	if (!status && (plane->text || census->most > RULES)) {
+		other = *best ? *best - 1 : n - 1;
+		status = lora__frame_pack(codec, LORA_FRAME_REPEATS, plane->bytes, n, plane->spare,
+					  &other, err);
+	}
+	if (!status && other) {
+		memcpy(plane->out, plane->spare, other);
+		*best = other;
+	}
+	return status;
+}
+
+static enum lora_status encode_plane(struct lora_codec *codec, const struct plane *plane,
+				     uint32_t *word, struct lora_error *err)
+{
+	struct census census = count(plane->bytes, plane->n);
+	enum lora_status status;
+	size_t packed;
 
 	if (census.most == 1) {
-		*out = *plane;
+		*plane->out = *plane->bytes;
 		*word = lora__word(LORA_PLANE_REPEAT, 1);
 		return LORA_OK;
 	}
-	if (census.entropy < GAIN * (double)n && !text) {
-		best = n - 1;
-		status = lora__frame_pack(codec, LORA_FRAME_BYTES, plane, n, out, &best, err);
-	}
-	if (!status && repeats) {
-		other = best ? best - 1 : n - 1;
-		status = lora__frame_pack(codec, LORA_FRAME_REPEATS, plane, n, spare, &other, err);
-	}
-	if (status)
-		return status;
-	if (other) {
-		memcpy(out, spare, other);
-		best = other;
-	}
-	if (!best)
-		memcpy(out, plane, n);
-	*word =
-	    lora__word(best ? LORA_PLANE_FRAME : LORA_PLANE_STORED, (uint32_t)(best ? best : n));
-	return LORA_OK;
+	status = pack_plane(codec, plane, &census, &packed, err);
+	if (!packed)
+		memcpy(plane->out, plane->bytes, plane->n);
+	*word = packed ? lora__word(LORA_PLANE_FRAME, (uint32_t)packed)
+		       : lora__word(LORA_PLANE_STORED, (uint32_t)plane->n);
+	return status;
 }
 
-enum lora_status lora__chunk_encode(struct lora_codec *codec, uint8_t *words,
-				    struct lora_layout layout, const uint8_t *in,
-				    const uint8_t *parent, size_t size, uint8_t *out,
-				    size_t *stored, uint8_t *scratch, struct lora_error *err)
+enum lora_status lora__chunk_encode(struct lora_codec *codec, const struct lora_chunk *chunk,
+				    const uint8_t *in, uint8_t *out, size_t *stored,
+				    uint8_t *scratch, struct lora_error *err)
 {
-	size_t n = size / layout.width;
-	uint8_t *planes = scratch, *spare = scratch + LORA_CHUNK_SIZE;
+	size_t n = chunk->size / chunk->layout.width;
+	struct plane plane = {scratch, n, chunk->layout.width == 1 && !chunk->parent, out,
+			      scratch + LORA_CHUNK_SIZE};
 
 	*stored = 0;
-	lora__planes_split(layout, in, parent, size, planes);
-	for (unsigned k = 0; k < layout.width; k++) {
+	lora__planes_split(chunk->layout, in, chunk->parent, chunk->size, scratch);
+	for (unsigned k = 0; k < chunk->layout.width; k++) {
 		uint32_t word;
-		enum lora_status status =
-		    encode_plane(codec, planes + k * n, n, layout.width == 1 && !parent,
-				 out + *stored, spare, &word, err);
+		enum lora_status status = encode_plane(codec, &plane, &word, err);
 
 		if (status)
 			return status;
-		lora__put32(words + 4 * k, word);
+		lora__put32(chunk->words + 4 * k, word);
 		*stored += word & LENGTH_MASK;
+		plane.bytes += n;
+		plane.out = out + *stored;
 	}
 	return LORA_OK;
 }

@@ -53,7 +53,7 @@ struct block {
 	bool last;	   /* of its item */
 	uint8_t *input;	   /* on the way back: the merged model's bytes; else NULL */
 	uint8_t *residual; /* with an undo record: its chunk of it; else NULL */
-	struct lora_chunk chunk;
+	struct lora_residual_chunk chunk;
 	struct lora_stats stats;
 	unsigned lanes_left;
 	struct block *next; /* while free */

@@ -30,7 +30,7 @@ struct lora_part {
 };
 
 /* A piece of a tensor's residual (merge/residual.h) in an undo record. */
-struct lora_chunk {
+struct lora_residual_chunk {
 	uint64_t elements;
 	uint64_t at; /* bytes from the beginning of the record */
 	size_t size;
@@ -56,7 +56,7 @@ struct lora_job {
 	bool restores;	    /* the way back: the source is a merged tensor, the result the base's */
 	uint8_t *zero_rows; /* with an undo record: bit i mod 8 of byte i / 8 says that row i was
 			       replaced, so that the base's is predicted as +0; or NULL */
-	const struct lora_chunk *chunks; /* restores: in order, they make up the tensor */
+	const struct lora_residual_chunk *chunks; /* restores: in order, they make up the tensor */
 	size_t chunk_count;
 	bool raw;   /* a replacement of a type that we do not compute with: its bytes are copied */
 	bool plain; /* only adds on a base tensor of this shape: the fast path */

@@ -8,7 +8,7 @@
 
 /* A job's chunks, `at` in its file's spool. */
 struct lora_undo_chunks {
-	struct lora_chunk *chunk;
+	struct lora_residual_chunk *chunk;
 	size_t count;
 	uint64_t bytes;
 };

@@ -428,7 +428,7 @@ static enum lora_status parse_chunks(struct parser *p, const struct lora_json *o
 		return status;
 	residual = &p->index->tensors[t->residual];
 	for (at = lora__json_first(list); at; at = lora__json_next(at)) {
-		struct lora_chunk *chunk = &t->chunks[t->chunk_count++];
+		struct lora_residual_chunk *chunk = &t->chunks[t->chunk_count++];
 		const struct lora_json *first = lora__json_first(at);
 		uint64_t bytes = 0;
 

@@ -33,7 +33,7 @@ struct lora_undo_tensor {
 	size_t row_count;
 	bool has_gain, gain_by_column;
 	uint32_t gain, residual; /* positions in the index */
-	struct lora_chunk *chunks;
+	struct lora_residual_chunk *chunks;
 	size_t chunk_count;
 };
 

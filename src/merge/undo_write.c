@@ -130,7 +130,7 @@ bool lora__undo_wants(const struct lora_plan *plan, const struct lora_item *item
 }
 
 enum lora_status lora__undo_chunk(struct lora_undo_writer *writer, size_t file,
-				  const struct lora_job *job, struct lora_chunk chunk,
+				  const struct lora_job *job, struct lora_residual_chunk chunk,
 				  const uint8_t *data, struct lora_error *err)
 {
 	struct spool *spool = &writer->spools[file];
@@ -138,7 +138,7 @@ enum lora_status lora__undo_chunk(struct lora_undo_writer *writer, size_t file,
 	enum lora_status status = LORA_OK;
 
 	if ((list->count & (list->count - 1)) == 0) { /* a power of two: full */
-		struct lora_chunk *grown =
+		struct lora_residual_chunk *grown =
 		    realloc(list->chunk, 2 * (list->count + 1) * sizeof(*grown));
 
 		if (!grown)
@@ -163,7 +163,7 @@ static enum lora_status replaced_chunk(struct lora_plan *plan, size_t f,
 {
 	struct lora_residual_span span = {lora__residual_width(item->base->dtype), 0};
 	uint64_t left = item->base->size / span.width - *at;
-	struct lora_chunk chunk = {0, 0, 0};
+	struct lora_residual_chunk chunk = {0, 0, 0};
 	uint8_t *out = buffers + LORA_CHUNK_BYTES;
 	size_t most = LORA_CHUNK_BYTES / span.width;
 	enum lora_status status;

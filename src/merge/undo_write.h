@@ -25,7 +25,7 @@ bool lora__undo_wants(const struct lora_plan *plan, const struct lora_item *item
 /* The next chunk of an item of output file `file`. One caller a file at a time; a file's items in
  * order. */
 enum lora_status lora__undo_chunk(struct lora_undo_writer *writer, size_t file,
-				  const struct lora_job *job, struct lora_chunk chunk,
+				  const struct lora_job *job, struct lora_residual_chunk chunk,
 				  const uint8_t *data, struct lora_error *err);
 
 /* After the blocks: the base's tensors that were replaced whole. */

@@ -174,7 +174,8 @@ static enum lora_status read_gain(struct lora_way_back *way, struct lora_job *jo
 }
 
 /* A chunk is whole rows, or a part of one row; of a replaced tensor anything. */
-static bool chunk_fits(const struct lora_job *job, uint64_t at, const struct lora_chunk *chunk)
+static bool chunk_fits(const struct lora_job *job, uint64_t at,
+		       const struct lora_residual_chunk *chunk)
 {
 	uint64_t in = lora_dtype_bits(job->in_type) / 8;
 

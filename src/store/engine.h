@@ -157,10 +157,17 @@ enum lora_status lora__writer_object(struct lora_writer *writer, const struct lo
 				     uint64_t size, struct lora_layout layout, uint32_t parent,
 				     const struct lora_object_source *source,
 				     struct lora_error *err);
-/* A record of its own: two pieces of payload. Ends the DATA record. */
+/* A payload in two pieces. */
+struct lora_payload {
+	const void *head;
+	size_t head_size;
+	const void *body;
+	size_t body_size;
+};
+
+/* A record of its own. Ends the DATA record. */
 enum lora_status lora__writer_record(struct lora_writer *writer, uint16_t type, bool critical,
-				     const void *head, size_t head_size, const void *body,
-				     size_t body_size, struct lora_error *err);
+				     const struct lora_payload *payload, struct lora_error *err);
 /* Ends the group: with a manifest (its bytes, of that version), or without one (NULL, 0). */
 enum lora_status lora__writer_commit(struct lora_writer *writer, uint64_t version,
 				     const char *manifest, size_t size, struct lora_error *err);

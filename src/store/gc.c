@@ -95,6 +95,7 @@ static enum lora_status copy_loose(struct collecting *c, uint32_t version, struc
 	for (size_t i = 0; i < c->old->loose_count && !status; i++) {
 		const struct lora_loose *loose = &c->old->loose[i];
 		bool known = lora__record_name(loose->type) != NULL;
+		struct lora_payload what;
 		uint8_t *payload;
 
 		if (loose->version != version || known != (version != LORA_NO_VERSION))
@@ -104,9 +105,9 @@ static enum lora_status copy_loose(struct collecting *c, uint32_t version, struc
 			return lora__fail_memory(err);
 		status = lora__file_read(&c->old->file, loose->at + LORA_RECORD_HEAD, payload,
 					 (size_t)loose->size, err);
+		what = (struct lora_payload){payload, (size_t)loose->size, NULL, 0};
 		if (!status)
-			status = lora__writer_record(&c->writer, loose->type, false, payload,
-						     (size_t)loose->size, NULL, 0, err);
+			status = lora__writer_record(&c->writer, loose->type, false, &what, err);
 		free(payload);
 		any = true;
 	}

@@ -169,8 +169,9 @@ static enum lora_status decode_link(const struct lora_store *store, struct lora_
 				    const struct lora_object *object, uint64_t chunk, uint8_t *out,
 				    struct lora_error *err)
 {
-	size_t size = lora__chunk_bytes(object, chunk);
 	uint8_t words[MAX_WORDS];
+	const struct lora_chunk what = {object->layout, words, lora__chunk_bytes(object, chunk),
+					object->parent == LORA_NO_OBJECT ? NULL : out};
 	uint64_t at, stored = 0;
 	enum lora_status status = locate(store, object, chunk, &at, err);
 
@@ -180,14 +181,13 @@ static enum lora_status decode_link(const struct lora_store *store, struct lora_
 				    words, 4 * (size_t)object->layout.width, err);
 	/* They were right when the index was read; the file may have changed under us. */
 	if (!status)
-		status = lora__words_check(words, object->layout, size, &stored, err);
+		status = lora__words_check(words, object->layout, what.size, &stored, err);
 	if (!status)
 		status = lora__file_read(&store->file, at, decoder->stored, (size_t)stored, err);
 	if (status)
 		return status;
-	return lora__chunk_decode(decoder->codec, words, object->layout, decoder->stored,
-				  object->parent == LORA_NO_OBJECT ? NULL : out, out, size,
-				  decoder->scratch, err);
+	return lora__chunk_decode(decoder->codec, &what, decoder->stored, out, decoder->scratch,
+				  err);
 }
 
 enum lora_status lora__object_chunk(const struct lora_store *store, struct lora_decoder *decoder,

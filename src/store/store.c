@@ -240,14 +240,14 @@ enum lora_status lora__store_add_note(const char *path, const struct lora_sha256
 				      enum lora_record_type type, const void *text, size_t size,
 				      const struct lora_observer *observer, struct lora_error *err)
 {
+	const struct lora_payload payload = {manifest->byte, LORA_SHA256_SIZE, text, size};
 	struct lora_writer writer;
 	enum lora_status status = lora__writer_open(&writer, path, observer, err);
 
 	if (!status)
 		status = check_note(writer.store, path, manifest, type, size, err);
 	if (!status)
-		status = lora__writer_record(&writer, (uint16_t)type, false, manifest->byte,
-					     LORA_SHA256_SIZE, text, size, err);
+		status = lora__writer_record(&writer, (uint16_t)type, false, &payload, err);
 	if (!status)
 		status = lora__writer_commit(&writer, 0, NULL, 0, err);
 	lora__writer_close(&writer);

@@ -37,7 +37,7 @@ static enum lora_status init(struct lora_writer *writer, struct lora_error *err)
 	writer->parent = malloc(LORA_CHUNK_SIZE);
 	writer->planes[0] = malloc(LORA_CHUNK_SIZE);
 	writer->planes[1] = malloc(LORA_CHUNK_SIZE);
-	writer->encode = malloc(2 * LORA_CHUNK_SIZE + 4096);
+	writer->encode = malloc(2 * LORA_CHUNK_SIZE);
 	if (!status && !(writer->body && writer->part && writer->raw && writer->parent &&
 			 writer->planes[0] && writer->planes[1] && writer->encode))
 		status = lora__fail_memory(err);
@@ -264,8 +264,7 @@ static enum lora_status put_head(struct lora_writer *writer, uint64_t at, uint16
 }
 
 static enum lora_status write_record(struct lora_writer *writer, uint16_t type, bool critical,
-				     const void *head, size_t head_size, const void *body,
-				     size_t body_size, struct lora_error *err)
+				     const struct lora_payload *payload, struct lora_error *err)
 {
 	uint64_t at = writer->at;
 	enum lora_status status;
@@ -275,9 +274,9 @@ static enum lora_status write_record(struct lora_writer *writer, uint16_t type, 
 				  "'%s' has too many records: `loractl gc` makes room",
 				  lora__escape(writer->path));
 	writer->at += LORA_RECORD_HEAD;
-	status = put(writer, head, head_size, err);
+	status = put(writer, payload->head, payload->head_size, err);
 	if (!status)
-		status = put(writer, body, body_size, err);
+		status = put(writer, payload->body, payload->body_size, err);
 	return status ? status : put_head(writer, at, type, critical, err);
 }
 
@@ -308,28 +307,21 @@ static enum lora_status add_entry(struct lora_writer *writer, uint64_t words, ui
 	return LORA_OK;
 }
 
-/* One chunk, raw in writer->raw: as itself (planes[0]), as the difference (planes[1]); which of
- * them is smaller, unless that is decided. */
-struct chunk {
+/* One chunk, raw in writer->raw: encoded as itself (planes[0]) or as the difference (planes[1]). */
+struct encoded {
 	uint8_t words[2][4 * LORA_PLANES_MAX];
 	size_t stored[2];
 };
 
 static enum lora_status encode(struct lora_writer *writer, const struct lora_object *object,
-			       size_t size, bool plain, bool difference, struct chunk *chunk,
+			       size_t size, unsigned way, struct encoded *out,
 			       struct lora_error *err)
 {
-	enum lora_status status = LORA_OK;
+	const struct lora_chunk chunk = {object->layout, out->words[way], size,
+					 way ? writer->parent : NULL};
 
-	if (plain)
-		status = lora__chunk_encode(writer->decoder.codec, chunk->words[0], object->layout,
-					    writer->raw, NULL, size, writer->planes[0],
-					    &chunk->stored[0], writer->encode, err);
-	if (!status && difference)
-		status = lora__chunk_encode(writer->decoder.codec, chunk->words[1], object->layout,
-					    writer->raw, writer->parent, size, writer->planes[1],
-					    &chunk->stored[1], writer->encode, err);
-	return status;
+	return lora__chunk_encode(writer->decoder.codec, &chunk, writer->raw, writer->planes[way],
+				  &out->stored[way], writer->encode, err);
 }
 
 /* All chunks: the first decides for all whether the parent helps. */
@@ -342,29 +334,28 @@ static enum lora_status store_chunks(struct lora_writer *writer, struct lora_obj
 
 	for (uint64_t i = 0; i < chunks && !status; i++) {
 		size_t size = lora__chunk_bytes(object, i);
-		bool difference = object->parent != LORA_NO_OBJECT;
-		struct chunk chunk;
-		unsigned pick;
+		struct encoded coded;
+		unsigned way = object->parent != LORA_NO_OBJECT;
 
 		status = source->read(source->user, i * LORA_CHUNK_SIZE, writer->raw, size, err);
 		if (!status)
 			lora__hasher_update(writer->part, writer->raw, size);
-		if (!status && difference)
+		if (!status && way)
 			status = lora__object_chunk(writer->store, &writer->decoder, object->parent,
 						    i, writer->parent, err);
-		if (!status)
-			status = encode(writer, object, size, i == 0 || !difference, difference,
-					&chunk, err);
+		if (!status && (i == 0 || !way))
+			status = encode(writer, object, size, 0, &coded, err);
+		if (!status && way)
+			status = encode(writer, object, size, 1, &coded, err);
 		if (status)
 			break;
-		if (i == 0 && difference && chunk.stored[0] <= chunk.stored[1]) {
+		if (i == 0 && way && coded.stored[0] <= coded.stored[1]) {
 			object->parent = LORA_NO_OBJECT;
-			difference = false;
+			way = 0;
 		}
-		pick = difference ? 1 : 0;
-		memcpy(words + i * 4 * object->layout.width, chunk.words[pick],
+		memcpy(words + i * 4 * object->layout.width, coded.words[way],
 		       4 * (size_t)object->layout.width);
-		status = put(writer, writer->planes[pick], chunk.stored[pick], err);
+		status = put(writer, writer->planes[way], coded.stored[way], err);
 	}
 	return status;
 }
@@ -441,6 +432,7 @@ static void place_words(struct lora_writer *writer)
 /* Ends DATA and writes the INDEX, once. */
 static enum lora_status end_data(struct lora_writer *writer, struct lora_error *err)
 {
+	struct lora_payload payload;
 	enum lora_status status;
 
 	if (!writer->data_at || writer->index_record)
@@ -453,24 +445,23 @@ static enum lora_status end_data(struct lora_writer *writer, struct lora_error *
 	writer->index_record = writer->at;
 	writer->index_payload = writer->at + LORA_RECORD_HEAD;
 	place_words(writer);
-	return write_record(writer, LORA_RECORD_INDEX, true, writer->index, writer->index_size,
-			    NULL, 0, err);
+	payload = (struct lora_payload){writer->index, writer->index_size, NULL, 0};
+	return write_record(writer, LORA_RECORD_INDEX, true, &payload, err);
 }
 
 enum lora_status lora__writer_record(struct lora_writer *writer, uint16_t type, bool critical,
-				     const void *head, size_t head_size, const void *body,
-				     size_t body_size, struct lora_error *err)
+				     const struct lora_payload *payload, struct lora_error *err)
 {
 	enum lora_status status = end_data(writer, err);
 
-	return status ? status
-		      : write_record(writer, type, critical, head, head_size, body, body_size, err);
+	return status ? status : write_record(writer, type, critical, payload, err);
 }
 
 /* Packed if that makes it smaller. */
 static enum lora_status put_manifest(struct lora_writer *writer, struct lora_commit *commit,
 				     const char *manifest, size_t size, struct lora_error *err)
 {
+	struct lora_payload payload = {manifest, size, NULL, 0};
 	uint8_t *packed = malloc(size);
 	size_t packed_size = size - 1; /* room, then size */
 	enum lora_status status =
@@ -482,10 +473,10 @@ static enum lora_status put_manifest(struct lora_writer *writer, struct lora_com
 	commit->manifest_at = writer->at;
 	commit->manifest_size = size;
 	lora__sha256(manifest, size, &commit->manifest);
+	if (packed_size)
+		payload = (struct lora_payload){packed, packed_size, NULL, 0};
 	if (!status)
-		status = write_record(writer, LORA_RECORD_MANIFEST, true,
-				      packed_size ? (const void *)packed : manifest,
-				      packed_size ? packed_size : size, NULL, 0, err);
+		status = write_record(writer, LORA_RECORD_MANIFEST, true, &payload, err);
 	free(packed);
 	return status;
 }

@@ -91,7 +91,7 @@ void made_objects(struct made_container *c, const void *data, size_t data_size, 
 }
 
 size_t made_entry(uint8_t *out, const uint8_t digest[32], uint64_t size, unsigned width,
-		  unsigned flags, uint32_t parent, const uint32_t *words, unsigned count)
+		  unsigned flags, uint32_t parent)
 {
 	memset(out, 0, 48);
 	memcpy(out, digest, 32);
@@ -99,18 +99,22 @@ size_t made_entry(uint8_t *out, const uint8_t digest[32], uint64_t size, unsigne
 	out[40] = (uint8_t)width;
 	out[41] = (uint8_t)flags;
 	put(out + 44, parent, 4);
-	for (unsigned i = 0; i < count; i++)
-		put(out + 48 + 4 * i, words[i], 4);
-	return 48 + 4 * (size_t)count;
+	return 48;
+}
+
+size_t made_word(uint8_t *out, unsigned method, unsigned length)
+{
+	put(out, method << 24 | length, 4);
+	return 4;
 }
 
 void made_object(struct made_container *c, const void *bytes, size_t size)
 {
 	uint8_t index[8 + 48 + 4] = {1}, digest[32];
-	const uint32_t word = (uint32_t)size;
 
 	made_sha256(bytes, size, digest);
-	made_entry(index + 8, digest, size, 1, 0, 0, &word, 1);
+	made_entry(index + 8, digest, size, 1, 0, 0);
+	made_word(index + 56, 0, (unsigned)size);
 	made_objects(c, bytes, size, index, sizeof(index));
 	c->objects++;
 }

@@ -36,9 +36,11 @@ void made_object(struct made_container *c, const void *bytes, size_t size);
 /* DATA and INDEX as they are given. */
 void made_objects(struct made_container *c, const void *data, size_t data_size, const void *index,
 		  size_t index_size);
-/* One entry of an INDEX with up to 8 words; returns the bytes written. */
+/* One entry of an INDEX, without its words; returns the bytes written. */
 size_t made_entry(uint8_t *out, const uint8_t digest[32], uint64_t size, unsigned width,
-		  unsigned flags, uint32_t parent, const uint32_t *words, unsigned count);
+		  unsigned flags, uint32_t parent);
+/* A word; returns 4. */
+size_t made_word(uint8_t *out, unsigned method, unsigned length);
 /* MANIFEST; the group's version has it. */
 void made_manifest(struct made_container *c, const char *text);
 /* A manifest of one file `a` with one part of `size` bytes; digests in hexadecimal. parent NULL:

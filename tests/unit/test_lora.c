@@ -487,22 +487,20 @@ static void layouts(void **state)
 static void round_trip(struct lora_codec *codec, struct lora_layout layout, const uint8_t *in,
 		       const uint8_t *parent, size_t size, size_t *stored)
 {
-	uint8_t *scratch = malloc(2 * LORA_CHUNK_SIZE + 4096), *out = malloc(size + 1),
+	uint8_t *scratch = malloc(2 * LORA_CHUNK_SIZE), *out = malloc(size + 1),
 		*back = malloc(size + 1);
 	uint8_t words[32];
+	const struct lora_chunk chunk = {layout, words, size, parent};
 	uint64_t sum;
 
 	memset(out, 0x5a, size + 1);
-	assert_int_equal(
-	    lora__chunk_encode(codec, words, layout, in, parent, size, out, stored, scratch, NULL),
-	    LORA_OK);
+	assert_int_equal(lora__chunk_encode(codec, &chunk, in, out, stored, scratch, NULL),
+			 LORA_OK);
 	assert_true(*stored <= size);
 	assert_int_equal(out[size], 0x5a);
 	assert_int_equal(lora__words_check(words, layout, size, &sum, NULL), LORA_OK);
 	assert_int_equal(sum, *stored);
-	assert_int_equal(
-	    lora__chunk_decode(codec, words, layout, out, parent, back, size, scratch, NULL),
-	    LORA_OK);
+	assert_int_equal(lora__chunk_decode(codec, &chunk, out, back, scratch, NULL), LORA_OK);
 	assert_memory_equal(back, in, size);
 	free(scratch);
 	free(out);
@@ -545,8 +543,9 @@ static void chunks(void **state)
 static void frames_that_lie(void **state)
 {
 	struct lora_codec *codec = lora__codec_new();
-	uint8_t *big = calloc(1, LORA_CHUNK_SIZE), *scratch = malloc(2 * LORA_CHUNK_SIZE + 4096);
+	uint8_t *big = calloc(1, LORA_CHUNK_SIZE), *scratch = malloc(2 * LORA_CHUNK_SIZE);
 	uint8_t frame[4096], words[4], out[100];
+	const struct lora_chunk chunk = {{1, false}, words, sizeof(out), NULL};
 	size_t packed = sizeof(frame);
 
 	(void)state;
@@ -557,9 +556,7 @@ static void frames_that_lie(void **state)
 	if (packed > 99)
 		packed = 99;
 	put(words, 1u << 24 | packed, 4);
-	assert_int_equal(lora__chunk_decode(codec, words, (struct lora_layout){1, false}, frame,
-					    NULL, out, sizeof(out), scratch, NULL),
-			 LORA_INPUT);
+	assert_int_equal(lora__chunk_decode(codec, &chunk, frame, out, scratch, NULL), LORA_INPUT);
 	free(big);
 	free(scratch);
 	lora__codec_free(codec);

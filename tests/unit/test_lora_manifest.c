@@ -99,110 +99,110 @@ static void good(void **state)
 	lora__manifest_fini(&m);
 }
 
+static const struct {
+	const char *replace, *with;
+	const char *words; /* NULL: it is read */
+} changes[] = {
+    {"\"base_root\":null", "\"base_root\":\"" D1 "\"", NULL},
+    {"\"message\":\"\"", "\"message\":\"a\\nb\\\"\\\\\\u0001\\u001f\\t\x7f\xc3\xa9\"", NULL},
+    {"\"metadata\":{}", "\"metadata\":{\"\":\"\",\"a\":\"x\",\"b\":\"\"}", NULL},
+    {"\"parent\":null", "\"parent\":\"" D1 "\"", "version and parent"},
+    {"\"version\":1", "\"version\":2", "version and parent"},
+    {"\"version\":1", "\"version\":0", "version and parent"},
+    {"\"version\":1", "\"version\":9007199254740992", "too large"},
+    {"\"version\":1", "\"version\":99999999999999999999", "too large"},
+    /* members that we do not know */
+    {"{\"base_root\"", "{\"alpha\":{\"x\":[1,true,null,\"\"]},\"base_root\"", NULL},
+    {"\"version\":1", "\"version\":1,\"zeta\":[]", NULL},
+    {"\"size\":2}],", "\"size\":2,\"zeta\":{}}],", NULL},
+    {"\"files\"", "\"crit\":[],\"files\"", NULL},
+    {"\"files\"", "\"crit\":[\"zeta\"],\"files\"", "'zeta'"},
+    {"\"files\"", "\"crit\":[\"name\"],\"files\"", "'name'"},
+    {"\"files\"", "\"crit\":{},\"files\"", "array"},
+    /* not the one spelling */
+    {"{\"base_root\"", " {\"base_root\"", "byte 0"},
+    {"\"version\":1}", "\"version\":1} ", "behind"},
+    {"\"version\":1}", "\"version\":1 }", "canonical"},
+    {"\"base_root\":null", "\"base_root\": null", "expected"},
+    {"\"version\":1", "\"version\":1.0", "canonical"},
+    {"\"version\":1", "\"version\":1e0", "canonical"},
+    {"\"version\":1", "\"version\":-1", "digits"},
+    {"\"version\":1", "\"version\":\"1\"", "digits"},
+    {"\"name\":\"n\"", "\"name\":\"\\u006e\"", "escape"},
+    {"\"message\":\"\"", "\"message\":\"\\/\"", "escape"},
+    {"\"message\":\"\"", "\"message\":\"\\u000a\"", "escape"},
+    {"\"message\":\"\"", "\"message\":\"\\u000B\"", "escape"},
+    {"\"message\":\"\"", "\"message\":\"\\u0000\"", "manifest"},
+    {"\"message\":\"\"", "\"message\":\"\\ud800\"", "manifest"},
+    {"\"message\":\"\"", "\"message\":\"\xff\"", "manifest"},
+    {"{\"base_root\":null,\"files\"", "{\"files\"", "order|lacks"},
+    {"\"base_root\":null,", "\"base_root\":null,\"base_root\":null,", "order"},
+    {"\"message\":\"\",\"metadata\":{}", "\"metadata\":{},\"message\":\"\"", "order"},
+    {"\"metadata\":{}", "\"metadata\":{\"b\":\"\",\"a\":\"\"}", "order"},
+    {"\"metadata\":{}", "\"metadata\":{\"a\":\"\",\"a\":\"\"}", "order"},
+    {"\"metadata\":{}", "\"metadata\":{\"a\":1}", "string"},
+    {"\"message\":\"\",", "", "lacks"},
+    {"\"parent\":null,", "", "lacks"},
+    {"manifest/1", "manifest/2", "schema"},
+    {"{\"base_root\"",
+     "{\"a\":{\"b\":{\"c\":{\"d\":{\"e\":{\"f\":{\"g\":{\"h\":{\"i\":{"
+     "\"j\":{\"k\":{\"l\":{\"m\":{\"n\":{\"o\":{\"p\":{\"q\":1}}}}}}}}}}}}}}}},"
+     "\"base_root\"",
+     "deep"},
+    {"\"base_root\":null", "\"base_root\":true", "string"},
+    {"\"base_root\":null", "\"base_root\":\"11\"", "64"},
+    {D2, "2222222222222222222222222222222222222222222222222222222222222g22", "64"},
+    {D2, "222222222222222222222222222222222222222222222222222222222222222A", "64"},
+    {"\"root\":\"", "\"root\":\"" D1 "\",\"rooz\":\"", "root"},
+    /* names */
+    {"\"name\":\"n\"", "\"name\":\"\"", "adapter's name"},
+    {"\"name\":\"n\"", "\"name\":\"a/b\"", "adapter's name"},
+    {"\"name\":\"n\"", "\"name\":\"a\\nb\"", "adapter's name"},
+    {"\"name\":\"a\"", "\"name\":\"\"", "file's name"},
+    {"\"name\":\"a\"", "\"name\":\"..\"", "file's name"},
+    {"\"name\":\"a\"", "\"name\":\".\"", "file's name"},
+    {"\"name\":\"a\"", "\"name\":\"/a\"", "file's name"},
+    {"\"name\":\"a\"", "\"name\":\"a/\"", "file's name"},
+    {"\"name\":\"a\"", "\"name\":\"a//b\"", "file's name"},
+    {"\"name\":\"a\"", "\"name\":\"a/../b\"", "file's name"},
+    {"\"name\":\"a\"", "\"name\":\"a/./b\"", "file's name"},
+    {"\"name\":\"a\"", "\"name\":\"a\\tb\"", "file's name"},
+    {"\"name\":\"a\"", "\"name\":\"a\x7f\"", "file's name"},
+    /* sizes */
+    {"\"size\":2}],", "\"size\":0}],", "empty"},
+    {"\"size\":2}],", "\"size\":3}],", "do not have its size"},
+    {"\"size\":2}],", "\"size\":281474976710656}],", "too large"},
+    {"\"size\":2}],", "\"size\":18446744073709551618}],", "too large"},
+    {"\"size\":2}],", "\"size\":281474976710655},{\"sha256\":\"" D1 "\",\"size\":3}],",
+     "too large"},
+    {"\"parts\":[", "\"parts\":[{},", "lacks"},
+    {"\"parts\":[", "\"parts\":[1,", "object"},
+    {"\"parts\":[", "\"parts\":[[],", "object"},
+    {"\"parts\":[{", "\"parts\":[{\"dtype\":\"F16\",", "lacks"},
+    {"\"files\":[", "\"files\":[null,", "object"},
+    {"\"files\":[", "\"files\":{},\"filez\":[", "array"},
+};
+
 static void variations(void **state)
 {
-	static const struct {
-		const char *replace, *with;
-		const char *words; /* NULL: it is read */
-	} cases[] = {
-	    {"\"base_root\":null", "\"base_root\":\"" D1 "\"", NULL},
-	    {"\"message\":\"\"", "\"message\":\"a\\nb\\\"\\\\\\u0001\\u001f\\t\x7f\xc3\xa9\"",
-	     NULL},
-	    {"\"metadata\":{}", "\"metadata\":{\"\":\"\",\"a\":\"x\",\"b\":\"\"}", NULL},
-	    {"\"parent\":null", "\"parent\":\"" D1 "\"", "version and parent"},
-	    {"\"version\":1", "\"version\":2", "version and parent"},
-	    {"\"version\":1", "\"version\":0", "version and parent"},
-	    {"\"version\":1", "\"version\":9007199254740992", "too large"},
-	    {"\"version\":1", "\"version\":99999999999999999999", "too large"},
-	    /* members that we do not know */
-	    {"{\"base_root\"", "{\"alpha\":{\"x\":[1,true,null,\"\"]},\"base_root\"", NULL},
-	    {"\"version\":1", "\"version\":1,\"zeta\":[]", NULL},
-	    {"\"size\":2}],", "\"size\":2,\"zeta\":{}}],", NULL},
-	    {"\"files\"", "\"crit\":[],\"files\"", NULL},
-	    {"\"files\"", "\"crit\":[\"zeta\"],\"files\"", "'zeta'"},
-	    {"\"files\"", "\"crit\":[\"name\"],\"files\"", "'name'"},
-	    {"\"files\"", "\"crit\":{},\"files\"", "array"},
-	    /* not the one spelling */
-	    {"{\"base_root\"", " {\"base_root\"", "byte 0"},
-	    {"\"version\":1}", "\"version\":1} ", "behind"},
-	    {"\"version\":1}", "\"version\":1 }", "canonical"},
-	    {"\"base_root\":null", "\"base_root\": null", "expected"},
-	    {"\"version\":1", "\"version\":1.0", "canonical"},
-	    {"\"version\":1", "\"version\":1e0", "canonical"},
-	    {"\"version\":1", "\"version\":-1", "digits"},
-	    {"\"version\":1", "\"version\":\"1\"", "digits"},
-	    {"\"name\":\"n\"", "\"name\":\"\\u006e\"", "escape"},
-	    {"\"message\":\"\"", "\"message\":\"\\/\"", "escape"},
-	    {"\"message\":\"\"", "\"message\":\"\\u000a\"", "escape"},
-	    {"\"message\":\"\"", "\"message\":\"\\u000B\"", "escape"},
-	    {"\"message\":\"\"", "\"message\":\"\\u0000\"", "manifest"},
-	    {"\"message\":\"\"", "\"message\":\"\\ud800\"", "manifest"},
-	    {"\"message\":\"\"", "\"message\":\"\xff\"", "manifest"},
-	    {"{\"base_root\":null,\"files\"", "{\"files\"", "order|lacks"},
-	    {"\"base_root\":null,", "\"base_root\":null,\"base_root\":null,", "order"},
-	    {"\"message\":\"\",\"metadata\":{}", "\"metadata\":{},\"message\":\"\"", "order"},
-	    {"\"metadata\":{}", "\"metadata\":{\"b\":\"\",\"a\":\"\"}", "order"},
-	    {"\"metadata\":{}", "\"metadata\":{\"a\":\"\",\"a\":\"\"}", "order"},
-	    {"\"metadata\":{}", "\"metadata\":{\"a\":1}", "string"},
-	    {"\"message\":\"\",", "", "lacks"},
-	    {"\"parent\":null,", "", "lacks"},
-	    {"manifest/1", "manifest/2", "schema"},
-	    {"{\"base_root\"",
-	     "{\"a\":{\"b\":{\"c\":{\"d\":{\"e\":{\"f\":{\"g\":{\"h\":{\"i\":{"
-	     "\"j\":{\"k\":{\"l\":{\"m\":{\"n\":{\"o\":{\"p\":{\"q\":1}}}}}}}}}}}}}}}},"
-	     "\"base_root\"",
-	     "deep"},
-	    {"\"base_root\":null", "\"base_root\":true", "string"},
-	    {"\"base_root\":null", "\"base_root\":\"11\"", "64"},
-	    {D2, "2222222222222222222222222222222222222222222222222222222222222g22", "64"},
-	    {D2, "222222222222222222222222222222222222222222222222222222222222222A", "64"},
-	    {"\"root\":\"", "\"root\":\"" D1 "\",\"rooz\":\"", "root"},
-	    /* names */
-	    {"\"name\":\"n\"", "\"name\":\"\"", "adapter's name"},
-	    {"\"name\":\"n\"", "\"name\":\"a/b\"", "adapter's name"},
-	    {"\"name\":\"n\"", "\"name\":\"a\\nb\"", "adapter's name"},
-	    {"\"name\":\"a\"", "\"name\":\"\"", "file's name"},
-	    {"\"name\":\"a\"", "\"name\":\"..\"", "file's name"},
-	    {"\"name\":\"a\"", "\"name\":\".\"", "file's name"},
-	    {"\"name\":\"a\"", "\"name\":\"/a\"", "file's name"},
-	    {"\"name\":\"a\"", "\"name\":\"a/\"", "file's name"},
-	    {"\"name\":\"a\"", "\"name\":\"a//b\"", "file's name"},
-	    {"\"name\":\"a\"", "\"name\":\"a/../b\"", "file's name"},
-	    {"\"name\":\"a\"", "\"name\":\"a/./b\"", "file's name"},
-	    {"\"name\":\"a\"", "\"name\":\"a\\tb\"", "file's name"},
-	    {"\"name\":\"a\"", "\"name\":\"a\x7f\"", "file's name"},
-	    /* sizes */
-	    {"\"size\":2}],", "\"size\":0}],", "empty"},
-	    {"\"size\":2}],", "\"size\":3}],", "do not have its size"},
-	    {"\"size\":2}],", "\"size\":281474976710656}],", "too large"},
-	    {"\"size\":2}],", "\"size\":18446744073709551618}],", "too large"},
-	    {"\"size\":2}],", "\"size\":281474976710655},{\"sha256\":\"" D1 "\",\"size\":3}],",
-	     "too large"},
-	    {"\"parts\":[", "\"parts\":[{},", "lacks"},
-	    {"\"parts\":[", "\"parts\":[1,", "object"},
-	    {"\"parts\":[", "\"parts\":[[],", "object"},
-	    {"\"parts\":[{", "\"parts\":[{\"dtype\":\"F16\",", "lacks"},
-	    {"\"files\":[", "\"files\":[null,", "object"},
-	    {"\"files\":[", "\"files\":{},\"filez\":[", "array"},
-	};
 	struct lora_manifest m;
 	struct lora_error err;
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-		const char *text = plain(cases[i].replace, cases[i].with);
+	for (size_t i = 0; i < sizeof(changes) / sizeof(*changes); i++) {
+		const char *text = plain(changes[i].replace, changes[i].with);
 		enum lora_status status;
 
 		err = (struct lora_error)LORA_ERROR_INIT;
 		status = parse(text, &m, &err);
 		lora__manifest_fini(&m);
-		if (!cases[i].words && status)
+		if (!changes[i].words && status)
 			fail_msg("%s: %s", text, err.message);
-		if (cases[i].words && status != LORA_INPUT)
+		if (changes[i].words && status != LORA_INPUT)
 			fail_msg("accepted: %s", text);
-		if (cases[i].words && !strchr(cases[i].words, '|') &&
-		    !strstr(err.message, cases[i].words))
-			fail_msg("%s: said '%s', not '%s'", text, err.message, cases[i].words);
+		if (changes[i].words && !strchr(changes[i].words, '|') &&
+		    !strstr(err.message, changes[i].words))
+			fail_msg("%s: said '%s', not '%s'", text, err.message, changes[i].words);
 	}
 }
 

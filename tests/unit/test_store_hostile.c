@@ -20,7 +20,7 @@
 #include "store/engine.h"
 
 static char *place;
-static const char *path;
+static const char *path; /* of the container, in place */
 
 static void write_out(const struct made_container *c)
 {
@@ -252,16 +252,23 @@ static void with_index(const uint8_t *index, size_t index_size, const void *data
 	made_end(&c);
 }
 
+/* An entry of 2 bytes at `at`, with one word; where the next one goes. */
+static size_t entry(uint8_t *index, size_t at, const uint8_t *digest, unsigned flags,
+		    uint32_t parent, unsigned method, unsigned length)
+{
+	at += made_entry(index + at, digest, 2, 1, flags, parent);
+	return at + made_word(index + at, method, length);
+}
+
 static void objects(void **state)
 {
 	uint8_t index[512] = {1}, hi[32], other[32];
-	const uint32_t two = 2, frame = 1u << 24 | 1, repeat = 2u << 24 | 1;
 	size_t size;
 
 	(void)state;
 	made_sha256("hi", 2, hi);
 	made_sha256("ho", 2, other);
-	size = 8 + made_entry(index + 8, hi, 2, 1, 0, 0, &two, 1);
+	size = entry(index, 8, hi, 0, 0, 0, 2);
 	with_index(index, size, "hi", 2, hi, 2);
 	expect(look(), 1, 1, true);
 	with_index(index, size, "ho", 2, hi, 2); /* other bytes than its digest's */
@@ -274,22 +281,22 @@ static void objects(void **state)
 	expect(look(), 0, 0, false);
 	with_index(index, size, "h", 1, hi, 2);
 	expect(look(), 0, 0, false);
-	size = 8 + made_entry(index + 8, hi, 2, 1, 0, 0, &frame, 1);
+	size = entry(index, 8, hi, 0, 0, 1, 1);
 	with_index(index, size, "h", 1, hi, 2); /* no frame at all */
 	expect(look(), 1, 0, true);
-	size = 8 + made_entry(index + 8, hi, 2, 1, 0, 0, &repeat, 1);
+	size = entry(index, 8, hi, 0, 0, 2, 1);
 	with_index(index, size, "h", 1, hi, 2);
 	expect(look(), 1, 0, true);
-	size = 8 + made_entry(index + 8, hi, 2, 1, 2, 0, &two, 1); /* its own parent */
+	size = entry(index, 8, hi, 2, 0, 0, 2); /* its own parent */
 	with_index(index, size, "hi", 2, hi, 2);
 	expect(look(), 0, 0, false);
 	index[0] = 2; /* each other's */
-	size = 8 + made_entry(index + 8, hi, 2, 1, 2, 1, &two, 1);
-	size += made_entry(index + size, other, 2, 1, 2, 0, &two, 1);
+	size = entry(index, 8, hi, 2, 1, 0, 2);
+	size = entry(index, size, other, 2, 0, 0, 2);
 	with_index(index, size, "hiho", 4, hi, 2);
 	expect(look(), 0, 0, false);
-	size = 8 + made_entry(index + 8, hi, 2, 1, 0, 0, &two, 1); /* twice */
-	size += made_entry(index + size, hi, 2, 1, 0, 0, &two, 1);
+	size = entry(index, 8, hi, 0, 0, 0, 2); /* twice */
+	size = entry(index, size, hi, 0, 0, 0, 2);
 	with_index(index, size, "hihi", 4, hi, 2);
 	expect(look(), 0, 0, false);
 }
@@ -371,7 +378,7 @@ static void bombs(void **state)
 
 	(void)state;
 	index[0] = 1;
-	made_entry(index + 8, digest, size, 1, 0, 0, NULL, 0);
+	made_entry(index + 8, digest, size, 1, 0, 0);
 	for (uint64_t i = 0; i < chunks; i++)
 		memcpy(index + 56 + 4 * i, "\1\0\0\2", 4);
 	with_index(index, 8 + 48 + 4 * chunks, data, chunks, digest, size);
@@ -397,14 +404,14 @@ static void repeated(void **state)
 	const uint64_t size = LORA_CHUNK_SIZE;
 	char *text = malloc(1 << 20), *zeros = calloc(1, size), hex[65];
 	uint8_t index[8 + 48 + 4] = {1}, digest[32], whole[32] = {0}, *root = malloc(64);
-	const uint32_t repeat = 2u << 24 | 1;
 	struct made_container c;
 	struct seen seen;
 	size_t at;
 
 	(void)state;
 	made_sha256(zeros, size, digest);
-	made_entry(index + 8, digest, size, 1, 0, 0, &repeat, 1);
+	made_entry(index + 8, digest, size, 1, 0, 0);
+	made_word(index + 56, 2, 1);
 	made_begin(&c, 1, 0, 0, 0);
 	made_objects(&c, zeros, 1, index, sizeof(index));
 	strcpy(hex, made_hex(digest));
@@ -489,10 +496,12 @@ int main(void)
 	char text[4096];
 	int failed;
 
+	if (access("/dev/shm", W_OK) == 0)
+		(void)setenv("TMPDIR", "/dev/shm", 0);
 	place = made_directory();
 	snprintf(text, sizeof(text), "%s/made.lora", place);
-	path = strdup(text);
+	path = text;
 	failed = cmocka_run_group_tests(tests, NULL, NULL);
-	(void)remove(path);
+	made_remove(place);
 	return failed;
 }
