@@ -3,13 +3,15 @@
  *
  * An adapter is opened first and judged then, so that nothing can come between: what is compared
  * with the signed list are digests of the bytes that were parsed, and of the descriptors from which
- * the weights will be read (lora_adapter_parts()). The list and signatures themselves are looked up
- *by name: whatever is found there counts only if a trusted key signed it.
+ * the weights will be read (lora_adapter_parts()). The list and the signatures themselves are
+ * looked up by name: whatever is found there counts only if a trusted key signed it.
  *
- *	directory	 its loractl-files.json has to list every part, with the same bytes; and no
- *			 part that the adapter did not find (its binding, taken away)
- *	one file	 the same, by the list of the directory that it stands in; where there is
- *none, every part has a .minisig of its own
+ * directory  its loractl-files.json has to list every part, with the same bytes; and no part that
+ *            the adapter did not find (its binding, taken away)
+ * one file   the same, by the list of the directory that it stands in; where there is none, every
+ *            part has a .minisig of its own
+ *
+ * Tested by tests/cli/merge_signed.sh
  */
 #include <fcntl.h>
 #include <stdio.h>

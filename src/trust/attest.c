@@ -1,14 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* trust/attest.c - in-toto statements: who says what about which files
  *
- * What it is	{"_type":"https://in-toto.io/Statement/v1","predicate":{...},"predicateType":URI,
- *		"subject":[{"digest":{"sha256":HEX},"name":TEXT},...]} in an envelope. The subjects
- *say what it is about, by digest; the predicate is what is said. Invariants	(1) A statement is
- *made once, as canonical JSON, and its bytes are signed; nobody serialises it again. (2) Only
- *statements of that type come out of lora_attestation_open(), with at least one subject, each with
- *a digest that we know. Decisions	A subject that is a root, not a file, has its digest under
- *"loractlRoot1": calling it sha256 would be a lie about some file. Tested by
- *tests/unit/test_attest.c, tests/interop/attest.py
+ * {"_type":"https://in-toto.io/Statement/v1","predicate":{...},"predicateType":URI,
+ *  "subject":[{"digest":{"sha256":HEX},"name":TEXT},...]}
+ *
+ * in an envelope. The subjects say what it is about, by digest; the predicate is what is said.
+ *
+ * Invariants
+ * (1) A statement is made once, as canonical JSON, and its bytes are signed; nobody serialises it
+ *     again.
+ * (2) Only statements of that type come out of lora_attestation_open(), with at least one subject,
+ *     each with a digest that we know.
+ * Decisions
+ *     A subject that is a root, not a file, has its digest under "loractlRoot1": calling it sha256
+ *     would be a lie about some file.
+ *
+ * Tested by tests/interop/attest.py, tests/fuzz/fuzz_trust.c
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,17 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* trust/envelope.c - DSSE, the envelope of in-toto (secure-systems-lab/dsse, protocol 1.0)
  *
- * What it is	{"payload":BASE64,"payloadType":TYPE,"signatures":[{"keyid":ID,"sig":BASE64},...]}
- *		What is signed is the pre-authentication encoding of type and payload,
- *		"DSSEv1" SP len(TYPE) SP TYPE SP len(payload) SP payload, with Ed25519. The type is
- *		under the signature, so that a signature over something else is never one over a
- *		statement, and the other way round; minisign's are over 64 bytes that are a hash.
- * Invariants	(1) The payload is given out after a signature by one of the caller's keys was
- *right, and not before. (2) keyid is a hint that anybody may change: it is written, and not read.
- *(3) One right signature is enough, as long as all of them are well-formed. Decisions	base64 in
- *both alphabets, as the protocol demands of verifiers, but with one spelling for each: padded, and
- *no stray bits. One payload type: in-toto's. Tested by	tests/unit/test_attest.c,
- *tests/fuzz/fuzz_envelope.c, tests/interop/attest.py
+ * {"payload":BASE64,"payloadType":TYPE,"signatures":[{"keyid":ID,"sig":BASE64},...]}
+ *
+ * What is signed, with Ed25519, is the pre-authentication encoding of type and payload:
+ * "DSSEv1" SP len(TYPE) SP TYPE SP len(payload) SP payload. The type is under the signature, so
+ * that a signature over something else is never one over a statement, and the other way round;
+ * minisign's are over 64 bytes that are a hash.
+ *
+ * Invariants
+ * (1) The payload is given out after a signature by one of the caller's keys was right, and not
+ *     before.
+ * (2) keyid is a hint that anybody may change: it is written, and not read.
+ * (3) One right signature is enough, as long as all of them are well-formed.
+ * Decisions
+ *     base64 in both alphabets, as the protocol demands of verifiers, but with one spelling in
+ *     each: padded, no stray bits. One payload type: in-toto's.
+ *
+ * Tested by tests/interop/attest.py, tests/fuzz/fuzz_trust.c
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,18 +4,20 @@
  * A signature stays right for ever: an old version, or a second line of versions made by somebody
  * who had the key for a while, is signed as well as the newest. Against these stand two memories:
  *
- *	loractl.lock   the user's, in version control beside what uses the artifact: name, version,
- *		       manifest, key and base root of what was reviewed. It works on a machine that
- *		       never saw the artifact.
- *	state	       ours, per user: the highest version of each name and key that passed here. It
- *		       can be lost, so it is the second line only.
+ * loractl.lock  the user's, in version control beside what uses the artifact: name, version,
+ *               manifest, key and base root of what was reviewed. It works on a machine that never
+ *               saw the artifact.
+ * state         ours, per user: the highest version of each name and key that passed here. It can
+ *               be lost, so it is the second line only.
  *
- *	version < pinned		 older: rollback
- *	version = pinned, other manifest two lines under one name: fork
- *	version > pinned		 good if the pinned manifest is among its ancestors; else
- *fork no versions (files, directories) the digest has to be the pinned one other key, other base
- *root	 substitution
- *	file pinned under another name	 substitution: something else that is pinned, moved here
+ * version < pinned                  older: rollback
+ * version = pinned, other manifest  two lines under one name: fork
+ * version > pinned                  good if the pinned manifest is among its ancestors; else fork
+ * no versions (files, directories)  the digest has to be the pinned one; else substitution
+ * other key, other base root        substitution
+ * file pinned under another name    substitution: something else that is pinned, moved here
+ *
+ * Tested by tests/unit/test_history.c, tests/cli/trust_lock.sh, tests/cli/trust_container.sh
  */
 #include <stdio.h>
 #include <stdlib.h>

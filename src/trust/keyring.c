@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* trust/keyring.c - whom the user trusts: for which names, until when, and whom never again
  *
- * What it is	keyring.json, canonical JSON; loractl-keyring(5) is its definition.
- *		{"keys":[{"key":BASE64,"principal":TEXT|null,"revoked":BOOL,"scopes":[GLOB,...],
- *		"until":TIME|null},...],"schema":"loractl.keyring/1"}
- * Invariants	(1) A key is known by all of its bytes; its number alone identifies nothing.
- *		(2) A revocation is for ever: no command takes it back, and removing the key keeps
- *it. (3) A member that is not known is refused: it might be a restriction. Tested by
- *tests/unit/test_keyring.c, tests/fuzz/fuzz_keyring.c, tests/cli/trust.sh
+ * keyring.json, canonical JSON; loractl-keyring(5) is its definition:
+ *
+ * {"keys":[{"key":BASE64,"principal":TEXT|null,"revoked":BOOL,"scopes":[GLOB,...],
+ *           "until":TIME|null},...],"schema":"loractl.keyring/1"}
+ *
+ * Invariants
+ * (1) A key is known by all of its bytes; its number alone identifies nothing.
+ * (2) A revocation is for ever: no command takes it back, and removing the key keeps it.
+ * (3) A member that is not known is refused: it might be a restriction.
+ *
+ * Tested by tests/cli/trust.sh, tests/unit/test_policy.c, tests/fuzz/fuzz_trust.c
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* trust/list_text.c - loractl-files.json: what is signed where a directory is
  *
- * What it is	{"files":[{"name":"a/b","sha256":"...","size":1},...],"schema":"loractl.files/1"}
- *		as canonical JSON (keys sorted, no white space): the same files give the same bytes.
- * Invariants	(1) Names are relative, of plain parts joined by '/', in ascending order of their
- *		bytes, so that none stands twice. (2) Nothing is read of a list before its signature
- *is known to be right; the parser bears anything all the same. (3) A member that is not known is
- *refused: it might restrict what the list says. Tested by	tests/unit/test_listing.c,
- *tests/fuzz/fuzz_listing.c, tests/cli/verify_directory.sh
+ * {"files":[{"name":"a/b","sha256":"...","size":1},...],"schema":"loractl.files/1"}
+ *
+ * as canonical JSON (keys sorted, no white space): the same files give the same bytes.
+ *
+ * Invariants
+ * (1) Names are relative, of plain parts joined by '/', in ascending order of their bytes, so that
+ *     none stands twice.
+ * (2) Nothing is read of a list before its signature is known to be right; the parser bears
+ *     anything all the same.
+ * (3) A member that is not known is refused: it might restrict what the list says.
+ *
+ * Tested by tests/cli/verify_directory.sh, tests/fuzz/fuzz_trust.c
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,26 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* trust/minisign.c - the bytes of minisign's files (jedisct1/minisign, version 0.11)
  *
- * Layout	Lines that end with LF. Line 1 of each is "untrusted comment: " and anything; line 2
- *		is base64 (RFC 4648, padded) of
+ * Lines that end with LF. Line 1 of each is "untrusted comment: " and anything; line 2 is base64
+ * (RFC 4648, padded) of
  *
- *	public key	"Ed" number[8] point[32]					 42 bytes
- *	signature	"ED" or "Ed", number[8] signature[64]				 74
- *	secret key	"Ed" "Sc" or 00 00, "B2" salt[32] operations[8] memory[8]
- *			sealed { number[8] secret[64] check[32] }			158
+ * public key  "Ed" number[8] point[32]                                                 42 bytes
+ * signature   "ED" or "Ed", number[8] signature[64]                                    74
+ * secret key  "Ed", "Sc" or 00 00, "B2" salt[32] operations[8] memory[8] sealed[104]   158
  *
- *		A signature goes on with "trusted comment: " TEXT, and base64 of 64 bytes: the
- *		global signature, over signature[64] and TEXT.
- *		"ED": signed is BLAKE2b-512 of the content; "Ed" (legacy): the content itself.
- *		Numbers are little-endian. The key number is shown as %016X of such a number.
- *		sealed: XORed with scrypt(passphrase); check = BLAKE2b-256("Ed" number secret), all
- *		zero where there is no passphrase.
- * Invariants	(1) A file is at most LORA_MINISIG_LIMIT bytes, before anything is taken for it.
- *		(2) base64 is decoded strictly: exact length, right padding, no stray bits, so that
- *a signature has one spelling. (3) Nothing stands behind the last line. Decisions	CR LF is
- *read as LF (checkouts on Windows), never written. Trusted comments with control characters (but
- *tabs) or bytes that are no UTF-8 are refused, as minisign 0.12 does. Tested by
- *tests/unit/test_minisign.c, tests/fuzz/fuzz_minisign.c, tests/cli/sign_minisign.sh
+ * A signature goes on with "trusted comment: " TEXT, and base64 of 64 bytes: the global signature,
+ * over signature[64] and TEXT. "ED": signed is BLAKE2b-512 of the content; "Ed" (legacy): the
+ * content itself. Numbers are little-endian; a key number is shown as %016X of such a number.
+ * sealed is number[8] secret[64] check[32], XORed with scrypt(passphrase); check is
+ * BLAKE2b-256("Ed" number secret), all zero where there is no passphrase.
+ *
+ * Invariants
+ * (1) A file is at most LORA_MINISIG_LIMIT bytes, before anything is taken for it.
+ * (2) base64 is decoded strictly: exact length, right padding, no stray bits, so that a signature
+ *     has one spelling.
+ * (3) Nothing stands behind the last line.
+ * Decisions
+ *     CR LF is read as LF (checkouts on Windows), never written. Trusted comments with control
+ *     characters (but tabs) or bytes that are no UTF-8 are refused, as minisign 0.12 does.
+ *
+ * Tested by tests/unit/test_minisign.c, tests/fuzz/fuzz_minisign.c, tests/cli/sign_minisign.sh
  */
 #include <stdio.h>
 #include <string.h>

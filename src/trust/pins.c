@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* trust/pins.c - which version of what was reviewed (loractl.lock), or was seen last (state)
  *
- * What it is	JSON with sorted keys; loractl-keyring(5) is its definition.
- *		{"pins":[{"base":HEX|null,"file":TEXT|null,"key":BASE64,"manifest":HEX,"name":TEXT,
- *		"version":N|null},...],"schema":SCHEMA}
- *		The lock file is written for people and their version control: indented, an entry a
- *		name. The state file has the same entries, one for each name and key.
- * Invariants	(1) A member that is not known is refused: it might be a restriction.
- * Tested by	tests/unit/test_pins.c, tests/fuzz/fuzz_pins.c, tests/cli/trust_lock.sh
+ * JSON with sorted keys; loractl-keyring(5) is its definition:
+ *
+ * {"pins":[{"base":HEX|null,"file":TEXT|null,"key":BASE64,"manifest":HEX,"name":TEXT,
+ *           "version":N|null},...],"schema":SCHEMA}
+ *
+ * The lock file is written for people and their version control: indented, an entry a name. The
+ * state file has the same entries, one for each name and key. A member that is not known is
+ * refused: it might be a restriction.
+ *
+ * Tested by tests/cli/trust_lock.sh, tests/fuzz/fuzz_trust.c
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,20 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* trust/secret.c - keys that sign: made, put under a passphrase, taken from under it
  *
- * What it is	scrypt turns a passphrase into 104 bytes, which are XORed over key number, secret
- *		key and checksum (minisign.c has the bytes). A wrong passphrase is known by the
- *		checksum.
- * Invariants	(1) Every byte that tells about a secret key or a passphrase lies in memory from
- *		sodium_malloc(): locked where the system allows it, between guard pages, in no core
- *		dump, wiped when freed; the few bytes that pass over the stack are wiped there.
- *		(2) Secrets are compared in constant time. (3) No message has a part of one.
- *		(4) The point in a secret key must be the one that its seed gives: signing with
- *		another would give the seed away.
- *		(5) What a stranger's file asks of scrypt is bounded before it is done.
- * Decisions	64 MiB of memory and some 0.7 s, where minisign takes 1 GiB: small machines have to
- *		be able to sign. The cost stands in the file, and minisign reads it there. scrypt's
- *N is 2^16, r 8, p 4: twice the work that OWASP's sheet on storing passwords asks for at this size
- *(p 2). Tested by	tests/cli/keygen.sh, tests/cli/sign_minisign.sh, tests/unit/test_secret.c
+ * scrypt turns a passphrase into 104 bytes, which are XORed over key number, secret key and
+ * checksum (minisign.c has the bytes). A wrong passphrase is known by the checksum.
+ *
+ * Invariants
+ * (1) Every byte that tells about a secret key or a passphrase lies in memory from sodium_malloc():
+ *     locked where the system allows it, between guard pages, in no core dump, wiped when freed;
+ *     the few bytes that pass over the stack are wiped there.
+ * (2) Secrets are compared in constant time.
+ * (3) No message has a part of one.
+ * (4) The point in a secret key must be the one that its seed gives: signing with another would
+ *     give the seed away.
+ * (5) What a stranger's file asks of scrypt is bounded before it is done.
+ * Decisions
+ *     64 MiB of memory and some 0.7 s, where minisign takes 1 GiB: small machines have to be able
+ *     to sign. The cost stands in the file, and minisign reads it there. scrypt's N is 2^16, r 8,
+ *     p 4: twice the work that OWASP's sheet on storing passwords asks for at this size (p 2).
+ *
+ * Tested by tests/cli/keygen.sh, tests/cli/verify_file.sh, tests/cli/sign_minisign.sh
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,17 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* trust/trust.h - what the files of this layer share.
  *
- *	minisign.c   bytes of keys and signatures	secret.c   keys that sign, and their
- *passphrases message.c    content: hashing, signing, checking listing.c    a directory as a list of
- *files	list_text.c   that list as JSON, and what differs
- *	sign.c	     files and directories get signatures
- *	keyring.c    whom the user trusts (bytes)	home.c	   the user's folders
- *	pins.c	     what was reviewed, what was seen (bytes)
- *	judge.c	     is this signature one that counts?	history.c  is it older than it may be?
- *	verify.c     paths to verdicts			adapter.c  adapters that are open already
- *	envelope.c   DSSE				attest.c   in-toto statements
- *	statement.c  a statement before the judge	provenance.c statements about a merge and a
- *report
+ * minisign.c    bytes of keys and signatures
+ * secret.c      keys that sign, and their passphrases
+ * message.c     content: hashing, signing, checking
+ * listing.c     a directory as a list of files
+ * list_text.c   that list as JSON, and what differs
+ * sign.c        files, directories and containers get signatures
+ * keyring.c     whom the user trusts
+ * policy.c      its patterns and dates
+ * home.c        the user's folders
+ * pins.c        what was reviewed, and what was seen
+ * judge.c       is this signature one that counts?
+ * history.c     is it older than it may be?
+ * verify.c      paths to verdicts
+ * adapter.c     adapters that are open already
+ * envelope.c    DSSE
+ * attest.c      in-toto statements
+ * provenance.c  statements about a merge and a report
+ * statement.c   a statement before the judge
  */
 #ifndef LORA_TRUST_TRUST_H
 #define LORA_TRUST_TRUST_H

@@ -18,7 +18,7 @@ head -c 3000017 /dev/urandom >large
 printf 'a name with spaces' >'with spaces'
 
 for key in ours ours-enc theirs theirs-enc; do
-	for file in empty sixty-four large 'with spaces'; do
+	for file in large empty sixty-four 'with spaces'; do
 		# We sign.
 		expect_exit 0 "$LORACTL" sign "$file" -k $key.key --force --passphrase-fd 7 \
 			7< <(echo "${passphrase[$key]}")
@@ -31,8 +31,9 @@ for key in ours ours-enc theirs theirs-enc; do
 			fail "minisign -S with $key"
 		expect_exit 0 "$LORACTL" verify "$file" -p $key.pub
 		expect_stdout 'their words'
+		# (A passphrase of minisign's takes seconds and 1 GiB: one file is enough.)
+		[ -z "${passphrase[$key]}" ] || break
 		# The older kind, over the content itself; not over 64 bytes, which might be a hash.
-		[ $key = ours ] || [ $key = theirs ] || continue
 		minisign -S -l -m "$file" -s $key.key >/dev/null || fail "minisign -S -l with $key"
 		if [ "$file" = sixty-four ]; then
 			expect_exit 1 "$LORACTL" verify "$file" -p $key.pub
