@@ -78,6 +78,10 @@ LORA_API enum lora_status lora_adapter_parts(struct lora_adapter *adapter,
 					     const struct lora_adapter_part **parts, size_t *count,
 					     struct lora_error *err);
 
+/* The digest of the manifest that an adapter in a container is read by: every byte of it is checked
+ * against that manifest. NULL for files. Borrowed. */
+LORA_API const struct lora_sha256 *lora_adapter_manifest(const struct lora_adapter *adapter);
+
 /* The base root that the adapter is bound to (loractl.json beside it); NULL if it carries none. */
 LORA_API const struct lora_sha256 *lora_adapter_bound_root(const struct lora_adapter *adapter);
 

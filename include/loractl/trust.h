@@ -18,6 +18,7 @@
 #define LORACTL_TRUST_H
 
 #include <loractl/adapter.h>
+#include <loractl/container.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -79,7 +80,9 @@ struct lora_sign_options {
 	}
 
 /* A file gets PATH.minisig; a directory loractl-files.json and loractl-files.json.minisig. An older
- * signature of the same key is replaced; that of another is LORA_USAGE. */
+ * signature of the same key is replaced; that of another is LORA_USAGE. A version of a container
+ * (FILE.lora[@VERSION]) gets one more signature, unless the key's is there and there is no comment
+ * to be added. */
 LORA_API enum lora_status lora_sign(const char *path, const struct lora_secret_key *key,
 				    const struct lora_sign_options *options,
 				    const struct lora_observer *observer, struct lora_error *err);
@@ -134,6 +137,21 @@ LORA_API enum lora_status lora_verify_adapter(struct lora_verdict **out,
 					      const struct lora_verify_options *options,
 					      const struct lora_observer *observer,
 					      struct lora_error *err);
+
+/* A signature in a container. */
+struct lora_signer {
+	uint64_t version;
+	const char *key_id;
+	const char *principal; /* NULL unless trusted */
+	bool trusted;	       /* right, and by a key that counts for the container's name */
+};
+
+/* Tells of every signature of every version, the newest first; what is told is valid during the
+ * call. */
+LORA_API enum lora_status lora_container_signers(const char *path,
+						 void (*signer)(void *user,
+								const struct lora_signer *signer),
+						 void *user, struct lora_error *err);
 
 /* ---- the keyring, $XDG_CONFIG_HOME/loractl/keyring.json */
 

@@ -43,8 +43,8 @@ enum lora_status lora__adapter_part(struct lora_adapter *adapter, const char *na
 	return add(adapter, &part, err);
 }
 
-static enum lora_status hash_file(const struct lora_source *file, struct lora_sha256 *digest,
-				  struct lora_error *err)
+static enum lora_status hash_source(const struct lora_source *file, struct lora_sha256 *digest,
+				    struct lora_error *err)
 {
 	struct lora_hasher *hasher = lora__hasher_new();
 	uint8_t *buffer = malloc(CHUNK);
@@ -85,10 +85,10 @@ enum lora_status lora_adapter_parts(struct lora_adapter *adapter,
 	enum lora_status status = LORA_OK;
 
 	for (size_t i = 0; i < adapter->file_count && !adapter->parts_hashed && !status; i++) {
-		const struct lora_source *file = &adapter->files[i];
-		struct lora_adapter_part part = {name_of(file), true, file->size, {{0}}};
+		const struct lora_source *source = &adapter->files[i];
+		struct lora_adapter_part part = {name_of(source), true, source->size, {{0}}};
 
-		status = hash_file(file, &part.digest, err);
+		status = hash_source(source, &part.digest, err);
 		if (!status)
 			status = add(adapter, &part, err);
 	}
@@ -100,4 +100,17 @@ enum lora_status lora_adapter_parts(struct lora_adapter *adapter,
 	*parts = adapter->parts;
 	*count = adapter->part_count;
 	return LORA_OK;
+}
+
+const struct lora_sha256 *lora_adapter_manifest(const struct lora_adapter *adapter)
+{
+	const struct lora_manifest *manifest;
+
+	if (!adapter->snapshot)
+		return NULL;
+	manifest = lora__snapshot_manifest(adapter->snapshot);
+	for (size_t i = 0; i < lora__store_count(adapter->store); i++)
+		if (lora__store_number(adapter->store, i) == manifest->version)
+			return lora__store_digest(adapter->store, i);
+	return NULL;
 }

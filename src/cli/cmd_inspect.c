@@ -163,7 +163,7 @@ static enum lora_status inspect(const struct cmd_ctx *ctx, const char *path,
 			 "'%.200s' is no adapter: --base and --for ask about one", path);
 	}
 	if (!status && writer)
-		inspect_json(writer, &what, view);
+		status = inspect_json(writer, &what, view, err);
 	else if (!status)
 		status = inspect_text(ctx->ui, &what, view, err);
 	*no = *no || (!status && ((view->base && !what.fits) || (view->engine && !what.loads)));

@@ -10,7 +10,7 @@ struct log_args {
 };
 
 static enum lora_status print_json(const struct cmd_ctx *ctx, const struct lora_log *log,
-				   struct lora_error *err)
+				   const char *path, struct lora_error *err)
 {
 	struct lora_json_writer *w = lora_json_writer_new(LORA_JSON_PRETTY);
 	enum lora_status status;
@@ -20,9 +20,10 @@ static enum lora_status print_json(const struct cmd_ctx *ctx, const struct lora_
 	lora_json_begin_object(w);
 	lora_json_key(w, "schema");
 	lora_json_string(w, "loractl.log/1");
-	history_json(w, log);
+	status = history_json(w, log, path, err);
 	lora_json_end_object(w);
-	status = lora_json_writer_text(w, &text, &length, err);
+	if (!status)
+		status = lora_json_writer_text(w, &text, &length, err);
 	if (!status)
 		fputs(text, ui_out(ctx->ui));
 	lora_json_writer_free(w);
@@ -39,7 +40,7 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 	(void)arguments;
 	(void)count;
 	if (!status)
-		status = ctx->json ? print_json(ctx, log, &err)
+		status = ctx->json ? print_json(ctx, log, operands[0], &err)
 				   : history_text(ctx->ui, log, ctx->verbose, &err);
 	lora_log_close(log);
 	return status ? ui_fail(ctx->ui, &err) : LORA_OK;

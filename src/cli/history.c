@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cli/history.c - the versions of a container: schema loractl.log/1, and for eyes. */
 #include "history.h"
+#include "opt.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void put_digest(struct lora_json_writer *w, const char *key, bool there,
@@ -15,20 +17,54 @@ static void put_digest(struct lora_json_writer *w, const char *key, bool there,
 		lora_json_null(w);
 }
 
-/* Who a key belongs to, and whether its signature is right, is not known here. */
-static void put_signer(struct lora_json_writer *w, const struct lora_log_signer *signer)
+/* Who signed what, as far as the keyring knows. */
+struct signers {
+	struct lora_signer *signer; /* malloc'd, and so are its texts */
+	size_t count;
+	bool failed; /* no memory */
+};
+
+/* A callback of the library: keeps the signer. */
+static void keep_signer(void *user, const struct lora_signer *signer)
+{
+	struct signers *all = user;
+	struct lora_signer *more = realloc(all->signer, (all->count + 1) * sizeof(*more));
+	struct lora_signer *one = more ? &more[all->count] : NULL;
+
+	all->failed = all->failed || !more;
+	if (!more)
+		return;
+	all->signer = more;
+	all->count++;
+	*one = *signer;
+	one->key_id = strdup(signer->key_id);
+	one->principal = signer->principal ? strdup(signer->principal) : NULL;
+	all->failed = all->failed || !one->key_id || (signer->principal && !one->principal);
+}
+
+static void free_signers(struct signers *signers)
+{
+	for (size_t i = 0; i < signers->count; i++) {
+		free((char *)signers->signer[i].key_id);
+		free((char *)signers->signer[i].principal);
+	}
+	free(signers->signer);
+}
+
+static void put_signer(struct lora_json_writer *w, const struct lora_signer *signer)
 {
 	lora_json_begin_object(w);
 	lora_json_key(w, "key_id");
 	lora_json_string(w, signer->key_id);
 	lora_json_key(w, "principal");
-	lora_json_null(w);
+	lora_json_string(w, signer->principal);
 	lora_json_key(w, "trusted");
-	lora_json_bool(w, false);
+	lora_json_bool(w, signer->trusted);
 	lora_json_end_object(w);
 }
 
-static void put_version(struct lora_json_writer *w, const struct lora_log_version *v)
+static void put_version(struct lora_json_writer *w, const struct lora_log_version *v,
+			const struct signers *signers)
 {
 	lora_json_begin_object(w);
 	lora_json_key(w, "version");
@@ -48,23 +84,32 @@ static void put_version(struct lora_json_writer *w, const struct lora_log_versio
 	put_digest(w, "base_root", v->bound, &v->base_root);
 	lora_json_key(w, "signers");
 	lora_json_begin_array(w);
-	for (size_t i = 0; i < v->signer_count; i++)
-		put_signer(w, &v->signers[i]);
+	for (size_t i = 0; i < signers->count; i++)
+		if (signers->signer[i].version == v->version)
+			put_signer(w, &signers->signer[i]);
 	lora_json_end_array(w);
 	lora_json_key(w, "attestations");
 	lora_json_uint(w, v->attestations);
 	lora_json_end_object(w);
 }
 
-void history_json(struct lora_json_writer *w, const struct lora_log *log)
+enum lora_status history_json(struct lora_json_writer *w, const struct lora_log *log,
+			      const char *path, struct lora_error *err)
 {
+	struct signers signers = {NULL, 0, false};
+	enum lora_status status = lora_container_signers(path, keep_signer, &signers, err);
+
+	if (!status && signers.failed)
+		status = opt_fail(err, LORA_SYSTEM, "out of memory");
 	lora_json_key(w, "name");
 	lora_json_string(w, lora_log_name(log));
 	lora_json_key(w, "versions");
 	lora_json_begin_array(w);
 	for (size_t i = 0; i < lora_log_count(log); i++)
-		put_version(w, lora_log_version(log, i));
+		put_version(w, lora_log_version(log, i), &signers);
 	lora_json_end_array(w);
+	free_signers(&signers);
+	return status;
 }
 
 static void hex_text(const struct lora_sha256 *digest, bool there, char text[LORA_SHA256_HEX])

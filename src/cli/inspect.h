@@ -46,8 +46,8 @@ void sum_types(struct type_sums *sums, const struct lora_model *model);
 void rank_range(const struct lora_adapter *adapter, uint32_t *min, uint32_t *max);
 
 /* Schema loractl.inspect/1. */
-void inspect_json(struct lora_json_writer *writer, const struct inspected *what,
-		  const struct inspect_view *view);
+enum lora_status inspect_json(struct lora_json_writer *writer, const struct inspected *what,
+			      const struct inspect_view *view, struct lora_error *err);
 enum lora_status inspect_text(struct ui *ui, const struct inspected *what,
 			      const struct inspect_view *view, struct lora_error *err);
 

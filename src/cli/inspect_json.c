@@ -211,9 +211,11 @@ static void put_tensors(struct lora_json_writer *w, const struct inspected *what
 	lora_json_end_array(w);
 }
 
-void inspect_json(struct lora_json_writer *w, const struct inspected *what,
-		  const struct inspect_view *view)
+enum lora_status inspect_json(struct lora_json_writer *w, const struct inspected *what,
+			      const struct inspect_view *view, struct lora_error *err)
 {
+	enum lora_status status = LORA_OK;
+
 	lora_json_begin_object(w);
 	lora_json_key(w, "schema");
 	lora_json_string(w, "loractl.inspect/1");
@@ -222,7 +224,7 @@ void inspect_json(struct lora_json_writer *w, const struct inspected *what,
 	lora_json_key(w, "kind");
 	lora_json_string(w, lora_kind_name(what->kind));
 	if (what->log)
-		history_json(w, what->log);
+		status = history_json(w, what->log, what->path, err);
 	if (what->adapter)
 		put_adapter(w, what, view);
 	else if (what->record)
@@ -244,4 +246,5 @@ void inspect_json(struct lora_json_writer *w, const struct inspected *what,
 		put_lines(w, "obstacles", &what->obstacles);
 	}
 	lora_json_end_object(w);
+	return status;
 }

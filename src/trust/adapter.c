@@ -11,6 +11,8 @@
  * one file   the same, by the list of the directory that it stands in; where there is none, every
  *            part has a .minisig of its own
  *
+ * container  a signature of its has to be over the manifest that the adapter is read by
+ *
  * Tested by tests/cli/merge_signed.sh
  */
 #include <fcntl.h>
@@ -168,6 +170,24 @@ static enum lora_status judge(struct lora_verdict **out, struct lora_adapter *ad
 	return lora__trial_end_take(trial, status, out, err);
 }
 
+/* Its manifest is the one that was signed; and every byte that is read of it is checked against
+ * that. */
+static enum lora_status judge_container(struct lora_verdict **out,
+					const struct lora_adapter *adapter,
+					const struct lora_verify_options *options,
+					const struct lora_observer *observer,
+					struct lora_error *err)
+{
+	struct lora_trial *trial = NULL;
+	enum lora_status status =
+	    lora__trial_new(&trial, lora_adapter_path(adapter), options, observer, err);
+
+	if (status)
+		return status;
+	status = lora__verify_container(trial, lora_adapter_manifest(adapter), err);
+	return lora__trial_end_take(trial, status, out, err);
+}
+
 enum lora_status lora_verify_adapter(struct lora_verdict **out, struct lora_adapter *adapter,
 				     const struct lora_verify_options *options,
 				     const struct lora_observer *observer, struct lora_error *err)
@@ -180,6 +200,10 @@ enum lora_status lora_verify_adapter(struct lora_verdict **out, struct lora_adap
 						   : strdup(".");
 
 	*out = NULL;
+	if (lora_adapter_manifest(adapter)) {
+		free(folder);
+		return judge_container(out, adapter, options, observer, err);
+	}
 	if (!status && !folder)
 		status = lora__fail_memory(err);
 	if (!status)

@@ -38,14 +38,18 @@
 
 static bool descends(const struct lora_trial *trial, const struct lora_pin *pin)
 {
-	return trial->descends && trial->descends(trial->user, pin->version, &pin->manifest);
+	for (size_t i = 0; i < trial->ancestor_count; i++)
+		if (trial->ancestors[i].version == pin->version)
+			return lora__sha256_equal(&trial->ancestors[i].manifest, &pin->manifest);
+	return false;
 }
 
-/* A version against the one that is remembered. `where` says by whom. */
+/* The version against the one that is remembered. `where` says by whom. */
 static enum lora_status compare_version(struct lora_trial *trial, const struct lora_pin *pin,
-					uint64_t version, const struct lora_sha256 *digest,
 					const char *where, struct lora_error *err)
 {
+	const uint64_t version = trial->verdict.version;
+	const struct lora_sha256 *digest = &trial->verdict.digest;
 	unsigned long long is = version, was = pin->version;
 
 	trial->verdict.rollback = version < pin->version ? LORA_ROLLBACK_OLDER : LORA_ROLLBACK_NONE;
@@ -140,7 +144,7 @@ static enum lora_status compare_lock(struct lora_trial *trial, const struct lora
 	status = compare_identity(trial, pin, err);
 	if (status || verdict->problem_count || !pin->has_version)
 		return status;
-	return compare_version(trial, pin, verdict->version, &verdict->digest, LOCK_NAME, err);
+	return compare_version(trial, pin, LOCK_NAME, err);
 }
 
 enum lora_status lora__trial_lock(struct lora_trial *trial, struct lora_error *err)
@@ -174,8 +178,7 @@ static enum lora_status read_state(struct lora_pins *pins, struct lora_error *er
 	return status;
 }
 
-/* The newest version in the file against what was seen: who asks for an older one by its number
- * gets it. */
+/* Who asks for an older version by its number gets it, if the lock file has nothing against it. */
 enum lora_status lora__trial_state(struct lora_trial *trial, struct lora_error *err)
 {
 	struct lora_pins pins = {.by_key = true};
@@ -183,13 +186,12 @@ enum lora_status lora__trial_state(struct lora_trial *trial, struct lora_error *
 	enum lora_rollback by_lock = trial->verdict.rollback;
 	enum lora_status status;
 
-	if (!trial->verdict.has_version)
+	if (!trial->verdict.has_version || trial->asked_older)
 		return LORA_OK;
 	status = read_state(&pins, err);
 	pin = status ? NULL : lora__pins_find(&pins, trial->verdict.name, &trial->key);
 	if (pin)
-		status = compare_version(trial, pin, trial->head, &trial->head_digest,
-					 "what was verified here before", err);
+		status = compare_version(trial, pin, "what was verified here before", err);
 	if (by_lock == LORA_ROLLBACK_OLDER)
 		trial->verdict.rollback = by_lock;
 	lora__pins_fini(&pins);
@@ -202,8 +204,8 @@ static enum lora_status remember(const struct lora_trial *trial, struct lora_err
 			       .key = trial->key,
 			       .has_version = true,
 			       .has_base = trial->has_base,
-			       .version = trial->head,
-			       .manifest = trial->head_digest,
+			       .version = trial->verdict.version,
+			       .manifest = trial->verdict.digest,
 			       .base = trial->base_root};
 	struct lora_pins pins = {.by_key = true};
 	const struct lora_pin *old;
@@ -232,7 +234,7 @@ void lora__trial_remember(const struct lora_trial *trial)
 {
 	struct lora_error err = LORA_ERROR_INIT;
 
-	if (trial->verdict.has_version && remember(trial, &err))
+	if (trial->verdict.has_version && !trial->asked_older && remember(trial, &err))
 		lora__note(trial->observer, LORA_NOTE_WARNING,
 			   "what was seen is not remembered: %s", err.message);
 }
@@ -260,7 +262,7 @@ static enum lora_status compare_old(struct lora_trial *trial, const struct lora_
 				      "the lock file first");
 	if (!old->has_version || !verdict->has_version)
 		return LORA_OK;
-	return compare_version(trial, old, verdict->version, &verdict->digest, LOCK_NAME, err);
+	return compare_version(trial, old, LOCK_NAME, err);
 }
 
 static enum lora_status write_lock(const struct lora_pins *pins, const char *path,

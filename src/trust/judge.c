@@ -95,6 +95,7 @@ void lora__trial_free(struct lora_trial *trial)
 		return;
 	lora_keyring_close(trial->keyring);
 	lora__arena_fini(&trial->arena);
+	free(trial->ancestors);
 	free(trial->lines);
 	free(trial);
 }

@@ -53,7 +53,7 @@ static enum lora_status make_comment(char comment[LORA_TRUSTED_LIMIT + 1],
 				     struct lora_error *err)
 {
 	const char *own = signing->options->comment;
-	bool directory = strcmp(file, signing->name) != 0;
+	bool named = strcmp(file, signing->name) != 0;
 	long long seconds;
 	int size;
 	enum lora_status status = get_time(&seconds, err);
@@ -66,8 +66,8 @@ static enum lora_status make_comment(char comment[LORA_TRUSTED_LIMIT + 1],
 				  "the comment is longer than %d bytes, or not one line of text",
 				  LORA_COMMENT_LIMIT);
 	size = snprintf(comment, LORA_TRUSTED_LIMIT + 1, "%s%stimestamp:%lld\tfile:%s\thashed%s%s",
-			own ? own : "", own ? "\t" : "", seconds, file, directory ? "\tname:" : "",
-			directory ? signing->name : "");
+			own ? own : "", own ? "\t" : "", seconds, file, named ? "\tname:" : "",
+			named ? signing->name : "");
 	if (size < 0 || size > LORA_TRUSTED_LIMIT || strchr(signing->name, '\t') ||
 	    !lora__comment_is_plain(comment, (size_t)size, LORA_TRUSTED_LIMIT))
 		return lora__fail(err, LORA_INPUT,
@@ -215,6 +215,25 @@ static enum lora_status sign_directory(const struct signing *signing, struct lor
 	return status;
 }
 
+static enum lora_status sign_container(struct signing *signing, struct lora_error *err)
+{
+	struct lora_signable what;
+	char signature[LORA_MINISIG_LIMIT];
+	enum lora_status status = lora__container_signable(
+	    &what, signing->path, &signing->key->public, signing->observer, err);
+	struct lora_message message = {.data = what.bytes, .size = what.size};
+
+	signing->name = what.name;
+	if (!status && (!what.has_own || signing->options->comment)) {
+		status = emit(signature, signing, &message, "manifest.json", err);
+		if (!status)
+			status = lora__container_add(signing->path, &what.digest, signature,
+						     signing->observer, err);
+	}
+	lora__signable_fini(&what);
+	return status;
+}
+
 enum lora_status lora_sign(const char *path, const struct lora_secret_key *key,
 			   const struct lora_sign_options *options,
 			   const struct lora_observer *observer, struct lora_error *err)
@@ -228,7 +247,9 @@ enum lora_status lora_sign(const char *path, const struct lora_secret_key *key,
 	signing.name = name;
 	if (!status)
 		status = lora__path_kind(path, &kind, err);
-	if (!status && kind == LORA_PATH_DIRECTORY)
+	if (!status && lora_container_is(path))
+		status = sign_container(&signing, err);
+	else if (!status && kind == LORA_PATH_DIRECTORY)
 		status = sign_directory(&signing, err);
 	else if (!status && kind == LORA_PATH_FILE)
 		status = sign_file(&signing, err);

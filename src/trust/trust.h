@@ -13,6 +13,7 @@
  * pins.c        what was reviewed, and what was seen
  * judge.c       is this signature one that counts?
  * history.c     is it older than it may be?
+ * container.c   versions of a container
  * verify.c      paths to verdicts
  * adapter.c     adapters that are open already
  * envelope.c    DSSE
@@ -191,6 +192,11 @@ struct lora_pin *lora__pins_find(const struct lora_pins *pins, const char *name,
 
 /* ---- judge.c */
 
+struct lora_ancestor {
+	uint64_t version;
+	struct lora_sha256 manifest;
+};
+
 /* One artifact before the judge. */
 struct lora_trial {
 	struct lora_verdict verdict; /* first: it is what the caller gets */
@@ -209,12 +215,9 @@ struct lora_trial {
 	/* What containers know besides. */
 	bool has_base;
 	struct lora_sha256 base_root;
-	uint64_t head; /* the newest version in the file; verdict.version is the one in question */
-	struct lora_sha256 head_digest;
-	/* Is that the manifest of that version, in the history that the manifest in question names?
-	 * NULL: no history. */
-	bool (*descends)(const void *user, uint64_t version, const struct lora_sha256 *manifest);
-	const void *user;
+	bool asked_older; /* an older version than the newest was asked for by its number */
+	struct lora_ancestor *ancestors; /* of the manifest in question, which is the first */
+	size_t ancestor_count;
 };
 
 /* Last part of the path, as the file system has it: "." is called something too. malloc'd. */
@@ -243,6 +246,31 @@ enum lora_status lora__trial_statement(struct lora_trial *trial, const char *tex
 /* With LORA_OK: lock file and state, then LORA_OK or LORA_NO and the verdict. Takes the trial. */
 enum lora_status lora__trial_end_take(struct lora_trial *trial, enum lora_status status,
 				      struct lora_verdict **out, struct lora_error *err);
+
+/* ---- container.c */
+
+/* What is signed of a version: the manifest's bytes (malloc'd), its digest, and its name
+ * (malloc'd). */
+struct lora_signable {
+	char *bytes, *name;
+	size_t size;
+	struct lora_sha256 digest;
+	bool has_own; /* a right signature of `own` is there already */
+};
+
+enum lora_status lora__container_signable(struct lora_signable *out, const char *reference,
+					  const struct lora_public_key *own,
+					  const struct lora_observer *observer,
+					  struct lora_error *err);
+void lora__signable_fini(struct lora_signable *signable);
+/* Puts a signature into the container. */
+enum lora_status lora__container_add(const char *reference, const struct lora_sha256 *manifest,
+				     const char *signature, const struct lora_observer *observer,
+				     struct lora_error *err);
+/* Everything but the end. `opened`: the digest of the manifest that is in use; NULL: the one that
+ * trial->path refers to, whose bytes are then all read. */
+enum lora_status lora__verify_container(struct lora_trial *trial, const struct lora_sha256 *opened,
+					struct lora_error *err);
 
 /* ---- history.c: is it older than what is pinned, or was seen? */
 

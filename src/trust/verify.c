@@ -4,6 +4,7 @@
  *	directory	   loractl-files.json.minisig over loractl-files.json, which lists the files
  *	public key	   is it in the keyring, and does it count?
  *	in-toto statement  the envelope's own signature, and the files that it is about
+ *	container	   signatures in it: container.c
  *	any other file	   PATH.minisig
  *
  * 1. The artifact is opened once, before anything is decided about it; what is hashed is what that
@@ -228,6 +229,8 @@ enum lora_status lora__verify_path(struct lora_trial *trial, struct lora_error *
 
 	if (status)
 		return status;
+	if (lora_container_is(trial->path))
+		return lora__verify_container(trial, NULL, err);
 	if (kind == LORA_PATH_DIRECTORY)
 		return verify_directory(trial, err);
 	if (kind == LORA_PATH_FILE)
