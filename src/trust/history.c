@@ -17,7 +17,7 @@
  * other key, other base root        substitution
  * file pinned under another name    substitution: something else that is pinned, moved here
  *
- * Tested by tests/unit/test_history.c, tests/cli/trust_lock.sh, tests/cli/trust_container.sh
+ * Tested by tests/cli/trust_lock.sh, tests/cli/trust_container.sh
  */
 #include <stdio.h>
 #include <stdlib.h>
