@@ -11,7 +11,7 @@ echo 'our passphrase' >secret
 minisign -G -W -p theirs.pub -s theirs.key >/dev/null || fail "minisign -G -W"
 printf '%s\n' "their passphrase" "their passphrase" | minisign -G -p theirs-enc.pub -s theirs-enc.key >/dev/null ||
 	fail "minisign -G"
-declare -A passphrase=([ours]= [ours-enc]='our passphrase' [theirs]= [theirs-enc]='their passphrase')
+declare -A passphrase=([ours]="" [ours-enc]='our passphrase' [theirs]="" [theirs-enc]='their passphrase')
 : >empty
 head -c 64 /dev/urandom >sixty-four
 head -c 3000017 /dev/urandom >large

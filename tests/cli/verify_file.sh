@@ -247,6 +247,6 @@ expect_empty "$OUT"
 expect_exit 0 "$LORACTL" verify file -p a.pub --level signature
 expect_exit 3 "$LORACTL" verify file -p a.pub --level signature,bytes
 expect_stderr_line "cannot verify the level 'bytes' of 'file': it is no merged model"
-for bad in nothing '' signature, bytes,signatur; do
+for bad in nothing '' 'signature,' 'bytes,signatur'; do
 	expect_exit 2 "$LORACTL" verify file -p a.pub --level="$bad"
 done
