@@ -176,11 +176,12 @@ _loractl()
 		;;
 	eval)
 		kind=files
-		options=' --data --adapter --allow-unknown --template --seq-len --mask-prompt -q --quiet -v --verbose --threads --color -h --help --version --json'
+		options=' --data --adapter --template --allow-unmatched --key-map --allow-unknown --allow-mutated-base --seq-len --mask-prompt -q --quiet -v --verbose --threads --color -h --help --version --json'
 		case $prev in
 		--data) kind=files ;;
 		--adapter) kind=files ;;
 		--template) kind=none ;;
+		--key-map) kind=files ;;
 		--seq-len) kind=none ;;
 		--threads) kind=none ;;
 		--color) kind=words words='auto always never' ;;
@@ -188,11 +189,12 @@ _loractl()
 		;;
 	generate)
 		kind=files
-		options=' --prompt --chat --adapter --allow-unknown --template -n --tokens --temperature --top-p --seed -q --quiet -v --verbose --threads --color -h --help --version'
+		options=' --prompt --chat --adapter --template --allow-unmatched --key-map --allow-unknown --allow-mutated-base -n --tokens --temperature --top-p --seed -q --quiet -v --verbose --threads --color -h --help --version'
 		case $prev in
 		--prompt) kind=none ;;
 		--adapter) kind=files ;;
 		--template) kind=none ;;
+		--key-map) kind=files ;;
 		-n | --tokens) kind=none ;;
 		--temperature) kind=none ;;
 		--top-p) kind=none ;;

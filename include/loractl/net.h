@@ -34,14 +34,15 @@ extern "C" {
 struct lora_net;
 
 struct lora_net_options {
-	size_t size;	    /* sizeof(struct lora_net_options) */
-	unsigned threads;   /* 0: every core this process may use */
-	bool allow_unknown; /* ignore keys of config.json that we do not know */
+	size_t size;	      /* sizeof(struct lora_net_options) */
+	unsigned threads;     /* 0: every core this process may use */
+	bool allow_unknown;   /* ignore keys of config.json that we do not know */
+	bool allow_unmatched; /* attach adapters without their tensors that have no place */
 };
 
 #define LORA_NET_OPTIONS_INIT                                                                      \
 	{                                                                                          \
-		sizeof(struct lora_net_options), 0, false                                          \
+		sizeof(struct lora_net_options), 0, false, false                                   \
 	}
 
 /* Reads the weights. The model is borrowed and must outlive the net (its digests are computed if an

@@ -9,12 +9,10 @@
 #include "running.h"
 
 struct eval_args {
-	struct opt_list adapters;
-	bool allow_unknown;
+	struct running_args run;
 	const char *data;
 	uint64_t tokens;
 	bool mask_prompt;
-	const char *template;
 };
 
 static double rate(const struct lora_eval *e)
@@ -80,10 +78,9 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 	(void)count;
 	options.tokens = (size_t)args->tokens;
 	options.mask_prompt = args->mask_prompt;
-	status = running_chat(args->template, &options.chat, &err);
+	status = running_chat(args->run.template, &options.chat, &err);
 	if (!status)
-		status =
-		    running_open(&r, ctx, operands[0], &args->adapters, args->allow_unknown, &err);
+		status = running_open(&r, ctx, operands[0], &args->run, &err);
 	if (!status)
 		status = lora_net_evaluate(&result, r.net, r.tokenizer, args->data, &options,
 					   ctx->observer, &err);

@@ -8,15 +8,13 @@
 #include "running.h"
 
 struct generate_args {
-	struct opt_list adapters;
-	bool allow_unknown;
+	struct running_args run;
 	const char *prompt;
 	uint64_t limit;
 	double temperature;
 	double top_p;
 	uint64_t seed;
 	bool chat;
-	const char *template;
 };
 
 /* Where the text goes while it is made. */
@@ -94,7 +92,7 @@ static enum lora_status encode_chat(const struct running *r, const struct genera
 {
 	struct lora_message message = {"user", args->prompt, strlen(args->prompt)};
 	enum lora_chat chat = LORA_CHAT_NONE;
-	enum lora_status status = running_chat(args->template, &chat, err);
+	enum lora_status status = running_chat(args->run.template, &chat, err);
 
 	if (status)
 		return status;
@@ -112,7 +110,7 @@ static enum lora_status encode_chat(const struct running *r, const struct genera
 static enum lora_status encode(const struct running *r, const struct generate_args *args,
 			       struct lora_tokens *prompt, struct lora_error *err)
 {
-	if (args->chat || args->template)
+	if (args->chat || args->run.template)
 		return encode_chat(r, args, prompt, err);
 	return lora_tokenizer_encode(r->tokenizer, args->prompt, strlen(args->prompt),
 				     LORA_ENCODE_SPECIAL, prompt, err);
@@ -183,7 +181,7 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 	enum lora_status status;
 
 	(void)count;
-	status = running_open(&r, ctx, operands[0], &args->adapters, args->allow_unknown, &err);
+	status = running_open(&r, ctx, operands[0], &args->run, &err);
 	if (!status)
 		status = encode(&r, args, &prompt, &err);
 	if (!status)
@@ -264,7 +262,7 @@ static const struct opt opts[] = {
 static const struct example examples[] = {
     {"what does the model make of it?", "loractl generate base/ --prompt 'Once upon a time' -n 40"},
     {"the same with an adapter at half its strength",
-     "loractl generate base/ --adapter adapter/:0.5 --prompt 'Once upon a time' -n 40"},
+     "loractl generate base/ --adapter adapter/:0.5 --prompt 'Once upon a time'"},
     {"ask a model that was tuned to answer",
      "loractl generate base/ --chat --prompt 'What is the capital of France?'"},
     {NULL, NULL},

@@ -5,21 +5,27 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "key_map.h"
 #include "reference.h"
 
 /* Adapters are needed until they are attached. */
 struct inputs {
 	struct lora_net_input *input;
 	size_t count;
+	struct key_map map;
 };
 
 static enum lora_status open_inputs(struct inputs *inputs, const struct cmd_ctx *ctx,
-				    const struct opt_list *references, bool allow_unknown,
-				    struct lora_error *err)
+				    const struct running_args *args, struct lora_error *err)
 {
+	const struct opt_list *references = &args->adapters;
 	struct lora_adapter_options options = LORA_ADAPTER_OPTIONS_INIT;
 
-	options.allow_unknown = allow_unknown;
+	if (args->key_map && key_map_read(&inputs->map, args->key_map, err))
+		return err->status;
+	options.allow_unknown = args->allow_unknown;
+	options.allow_mutated_base = args->allow_mutated_base;
+	options.key_map = inputs->map.pairs;
 	inputs->input = calloc(references->count + 1, sizeof(*inputs->input));
 	if (!inputs->input)
 		return opt_fail(err, LORA_SYSTEM, "out of memory");
@@ -41,14 +47,15 @@ static enum lora_status open_inputs(struct inputs *inputs, const struct cmd_ctx 
 }
 
 static enum lora_status open_net(struct running *r, const struct cmd_ctx *ctx,
-				 const struct inputs *inputs, bool allow_unknown,
+				 const struct inputs *inputs, const struct running_args *args,
 				 struct lora_error *err)
 {
 	struct lora_net_options options = LORA_NET_OPTIONS_INIT;
 	enum lora_status status;
 
 	options.threads = ctx->threads;
-	options.allow_unknown = allow_unknown;
+	options.allow_unknown = args->allow_unknown;
+	options.allow_unmatched = args->allow_unmatched;
 	status = lora_net_open(&r->net, r->model, &options, ctx->observer, err);
 	return status ? status
 		      : lora_net_attach(r->net, inputs->input, inputs->count, ctx->observer, err);
@@ -56,10 +63,9 @@ static enum lora_status open_net(struct running *r, const struct cmd_ctx *ctx,
 
 /* What is small comes first: a missing tokenizer is told before gigabytes are read. */
 enum lora_status running_open(struct running *r, const struct cmd_ctx *ctx, const char *model,
-			      const struct opt_list *adapters, bool allow_unknown,
-			      struct lora_error *err)
+			      const struct running_args *args, struct lora_error *err)
 {
-	struct inputs inputs = {NULL, 0};
+	struct inputs inputs = {NULL, 0, {NULL, 0, NULL}};
 	enum lora_status status = lora_model_open(&r->model, model, err);
 
 	if (!status && !lora_model_is_directory(r->model))
@@ -70,12 +76,13 @@ enum lora_status running_open(struct running *r, const struct cmd_ctx *ctx, cons
 	if (!status)
 		status = lora_tokenizer_open(&r->tokenizer, lora_model_path(r->model), err);
 	if (!status)
-		status = open_inputs(&inputs, ctx, adapters, allow_unknown, err);
+		status = open_inputs(&inputs, ctx, args, err);
 	if (!status)
-		status = open_net(r, ctx, &inputs, allow_unknown, err);
+		status = open_net(r, ctx, &inputs, args, err);
 	for (size_t i = 0; i < inputs.count; i++)
 		lora_adapter_close(inputs.input[i].adapter);
 	free(inputs.input);
+	key_map_free(&inputs.map);
 	return status;
 }
 

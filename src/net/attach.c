@@ -16,6 +16,7 @@
 
 #include "base/digest.h"
 #include "base/error.h"
+#include "base/watch.h"
 
 struct attaching {
 	struct lora_net *net;
@@ -55,7 +56,12 @@ static enum lora_status resolve(struct attaching *at, struct lora_error *err)
 
 		status = lora__adapter_resolve(&at->resolved[i], adapter, at->net->model,
 					       at->observer, err);
-		if (!status && at->resolved[i].unmatched_count)
+		if (!status && at->resolved[i].unmatched_count && at->net->options.allow_unmatched)
+			lora__note(at->observer, LORA_NOTE_WARNING,
+				   "%s: %zu tensors find no place in the model: left out",
+				   lora__escape(lora_adapter_name(adapter)),
+				   at->resolved[i].unmatched_count);
+		else if (!status && at->resolved[i].unmatched_count)
 			status = lora__adapter_refuse_unmatched(&at->resolved[i], adapter,
 								at->net->model, at->observer, err);
 		if (!status)

@@ -7,8 +7,8 @@
 #include "base/error.h"
 #include "kern/gemm.h"
 
-static enum lora_status open_net(struct lora_net *net, const struct lora_net_options *options,
-				 const struct lora_observer *observer, struct lora_error *err)
+static enum lora_status open_net(struct lora_net *net, const struct lora_observer *observer,
+				 struct lora_error *err)
 {
 	enum lora_status status = LORA_OK;
 
@@ -19,12 +19,12 @@ static enum lora_status open_net(struct lora_net *net, const struct lora_net_opt
 	if (!net->kern)
 		return LORA_USAGE;
 	net->vec = lora__vec(net->kern->isa);
-	status = lora__spec_parse(&net->spec, net->model->config, options->allow_unknown,
+	status = lora__spec_parse(&net->spec, net->model->config, net->options.allow_unknown,
 				  &net->arena, err);
 	if (!status)
 		status = lora__gemm_open(err);
 	if (!status)
-		status = lora__team_new(&net->team, options->threads, err);
+		status = lora__team_new(&net->team, net->options.threads, err);
 	return status ? status : lora__net_load(net, observer, err);
 }
 
@@ -40,7 +40,8 @@ enum lora_status lora_net_open(struct lora_net **out, struct lora_model *model,
 	if (!net)
 		return lora__fail_memory(err);
 	net->model = model;
-	status = open_net(net, options ? options : &defaults, observer, err);
+	net->options = options ? *options : defaults;
+	status = open_net(net, observer, err);
 	if (status) {
 		lora_net_close(net);
 		return lora__context(err, status, "'%s'", lora__escape(lora_model_path(model)));

@@ -95,6 +95,7 @@ struct lora_slot {
 
 struct lora_net {
 	struct lora_model *model;
+	struct lora_net_options options;
 	const struct lora_kern *kern;
 	const struct lora_vec *vec;
 	struct lora_team *team;

@@ -19,22 +19,10 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/pool.h"
-#include "base/watch.h"
-#include "net/net.h"
+#include "net/load.h"
 
-#define LINE  64u	 /* bytes: what vector loads like */
-#define PAGE  (2u << 20) /* a huge page: the weights of one token cross fewer of them */
-#define CHUNK (1u << 18) /* elements read at once */
-
-/* A tensor's way into memory. */
-struct job {
-	const struct lora_tensor *tensor;
-	uint8_t *to;
-	enum lora_dtype dtype; /* there */
-	size_t rows, cols;     /* there */
-	bool turned;	       /* the file has [cols, rows] */
-};
+#define LINE 64u	/* bytes: what vector loads like */
+#define PAGE (2u << 20) /* a huge page: the weights of one token cross fewer of them */
 
 struct loader {
 	struct lora_net *net;
@@ -42,10 +30,9 @@ struct loader {
 	bool turned;	    /* weights stand [in, out] */
 	uint8_t *memory;    /* NULL: the first walk */
 	uint64_t used;
-	struct job *jobs;
+	struct lora_load *jobs;
 	size_t job_count;
 	struct lora_arena names;
-	struct lora_watch watch;
 };
 
 /* --- the layout ------------------------------------------------------------------------------ */
@@ -109,7 +96,7 @@ static struct lora_slot *slot_of(struct loader *l, const struct lora_tensor *ten
 	return &l->net->slots[tensor - l->net->model->index.tensors];
 }
 
-static void add_job(struct loader *l, struct job job)
+static void add_job(struct loader *l, struct lora_load job)
 {
 	if (l->memory)
 		l->jobs[l->job_count] = job;
@@ -132,7 +119,7 @@ static enum lora_status take_vector(struct loader *l, const char *path, const ch
 	if (status)
 		return status;
 	*out = (const float *)(const void *)to;
-	add_job(l, (struct job){t, to, LORA_DTYPE_F32, n, 1, false});
+	add_job(l, (struct lora_load){t, to, LORA_DTYPE_F32, n, 1, false});
 	*slot_of(l, t) = (struct lora_slot){
 	    .kind = LORA_SLOT_VECTOR, .vector = out, .begin = 0, .count = n, .whole = n};
 	return LORA_OK;
@@ -176,8 +163,8 @@ static enum lora_status take_biases(struct loader *l, const char *path,
 			status = check_shape(t, 1, piece->rows, 0, err);
 		if (status)
 			break;
-		add_job(l, (struct job){t, to ? to + piece->row0 * 4 : NULL, LORA_DTYPE_F32,
-					piece->rows, 1, false});
+		add_job(l, (struct lora_load){t, to ? to + piece->row0 * 4 : NULL, LORA_DTYPE_F32,
+					      piece->rows, 1, false});
 		*slot_of(l, t) = (struct lora_slot){.kind = LORA_SLOT_VECTOR,
 						    .vector = &linear->bias,
 						    .begin = piece->row0,
@@ -188,11 +175,19 @@ static enum lora_status take_biases(struct loader *l, const char *path,
 }
 
 /* `count` modules [out[i], in] under one another. */
+struct modules {
+	const struct lora_module_row *rows;
+	const size_t *out;
+	size_t count, in;
+};
+
 static enum lora_status take_linear(struct loader *l, const char *path,
-				    const struct lora_module_row *rows, const size_t *out,
-				    size_t count, size_t in, struct lora_linear *linear,
+				    const struct modules *modules, struct lora_linear *linear,
 				    struct lora_error *err)
 {
+	const struct lora_module_row *rows = modules->rows;
+	const size_t *out = modules->out;
+	size_t count = modules->count, in = modules->in;
 	const struct lora_tensor *tensors[3] = {NULL};
 	enum lora_status status = LORA_OK;
 	uint8_t *to = NULL;
@@ -218,8 +213,8 @@ static enum lora_status take_linear(struct loader *l, const char *path,
 	for (size_t i = 0; i < count; i++) {
 		size_t skip = linear->piece[i].row0 * in * lora__net_width(linear->W.dtype);
 
-		add_job(l, (struct job){tensors[i], to ? to + skip : NULL, linear->W.dtype, out[i],
-					in, l->turned});
+		add_job(l, (struct lora_load){tensors[i], to ? to + skip : NULL, linear->W.dtype,
+					      out[i], in, l->turned});
 		*slot_of(l, tensors[i]) =
 		    (struct lora_slot){.kind = LORA_SLOT_WEIGHT, .linear = linear, .piece = i};
 	}
@@ -250,15 +245,20 @@ static enum lora_status take_layer(struct loader *l, size_t i, struct lora_error
 		status =
 		    take_vector(l, path, f->k_norm, ".weight", s->head_dim, &layer->k_norm, err);
 	if (!status)
-		status = take_linear(l, path, f->qkv, fused ? &one : three, fused ? 1 : 3, s->width,
-				     &layer->qkv, err);
+		status = take_linear(
+		    l, path,
+		    &(struct modules){f->qkv, fused ? &one : three, fused ? 1 : 3, s->width},
+		    &layer->qkv, err);
 	if (!status)
-		status = take_linear(l, path, &f->out, &s->width, 1, q, &layer->out, err);
+		status = take_linear(l, path, &(struct modules){&f->out, &s->width, 1, q},
+				     &layer->out, err);
 	if (!status)
 		status =
-		    take_linear(l, path, f->up, two, f->gated ? 2 : 1, s->width, &layer->up, err);
+		    take_linear(l, path, &(struct modules){f->up, two, f->gated ? 2 : 1, s->width},
+				&layer->up, err);
 	if (!status)
-		status = take_linear(l, path, &f->down, &s->width, 1, s->hidden, &layer->down, err);
+		status = take_linear(l, path, &(struct modules){&f->down, &s->width, 1, s->hidden},
+				     &layer->down, err);
 	return status;
 }
 
@@ -278,7 +278,7 @@ static enum lora_status take_table(struct loader *l, const char *module, size_t 
 	*W = (struct lora_matrix){widened ? LORA_DTYPE_F32 : (*tensor)->dtype, rows, d, NULL};
 	status = reserve(l, rows, d, W->dtype, &to, err);
 	W->data = to;
-	add_job(l, (struct job){*tensor, to, W->dtype, rows, d, false});
+	add_job(l, (struct lora_load){*tensor, to, W->dtype, rows, d, false});
 	return status;
 }
 
@@ -334,8 +334,9 @@ static enum lora_status take_head(struct loader *l, const struct lora_tensor *em
 	}
 	head.prefix = "";
 	head.turned = false;
-	status = take_linear(&head, "", &row, &net->spec.vocabulary, 1, net->spec.width, &net->head,
-			     err);
+	status = take_linear(&head, "",
+			     &(struct modules){&row, &net->spec.vocabulary, 1, net->spec.width},
+			     &net->head, err);
 	head.prefix = l->prefix;
 	head.turned = l->turned;
 	*l = head;
@@ -410,115 +411,6 @@ static const char *find_prefix(const struct lora_net *net, struct lora_arena *na
 	return name && lora_model_find(net->model, name) ? "" : f->prefix;
 }
 
-/* --- reading --------------------------------------------------------------------------------- */
-
-void lora__net_widen(const struct lora_net *net, float *out, const void *from,
-		     enum lora_dtype dtype, size_t n)
-{
-	if (dtype == LORA_DTYPE_F16)
-		net->kern->widen_f16(out, from, n);
-	else if (dtype == LORA_DTYPE_BF16)
-		net->kern->widen_bf16(out, from, n);
-	else
-		memcpy(out, from, n * sizeof(float));
-}
-
-/* The first of n stored elements whose exponent is all ones, or n. */
-static size_t find_odd(const void *data, enum lora_dtype dtype, size_t n)
-{
-	uint32_t ones = dtype == LORA_DTYPE_F32	   ? 0x7f800000u
-			: dtype == LORA_DTYPE_BF16 ? 0x7f80u
-						   : 0x7c00u;
-	const uint32_t *wide = data;
-	const uint16_t *half = data;
-	size_t odd = 0;
-
-	if (dtype == LORA_DTYPE_F32) {
-		for (size_t i = 0; i < n; i++)
-			odd += (wide[i] & ones) == ones;
-		for (size_t i = 0; odd && i < n; i++)
-			if ((wide[i] & ones) == ones)
-				return i;
-	} else {
-		for (size_t i = 0; i < n; i++)
-			odd += (half[i] & ones) == ones;
-		for (size_t i = 0; odd && i < n; i++)
-			if ((half[i] & ones) == ones)
-				return i;
-	}
-	return n;
-}
-
-/* n elements of the file from number `first` on, as they stand there, to their place. */
-static void place(const struct loader *l, const struct job *job, size_t first, const void *from,
-		  size_t n, float *wide)
-{
-	size_t width = lora__net_width(job->dtype);
-	const uint8_t *bytes = from;
-
-	if (job->dtype != job->tensor->dtype) {
-		lora__net_widen(l->net, wide, from, job->tensor->dtype, n);
-		bytes = (const uint8_t *)wide;
-	}
-	if (!job->turned) {
-		memcpy(job->to + first * width, bytes, n * width);
-		return;
-	}
-	for (size_t i = 0; i < n; i++) {
-		size_t row = (first + i) / job->rows, col = (first + i) % job->rows;
-
-		memcpy(job->to + (col * job->cols + row) * width, bytes + i * width, width);
-	}
-}
-
-static enum lora_status read_tensor(void *user, size_t item, unsigned worker,
-				    struct lora_error *err)
-{
-	struct loader *l = user;
-	const struct job *job = &l->jobs[item];
-	const struct lora_tensor *t = job->tensor;
-	size_t elements = (size_t)t->elements, width = lora__net_width(t->dtype);
-	size_t most = elements < CHUNK ? elements : CHUNK;
-	uint8_t *chunk = malloc(most * width + 1);
-	float *wide = malloc(most * sizeof(float) + 1);
-	enum lora_status status = chunk && wide ? LORA_OK : lora__fail_memory(err);
-
-	(void)worker;
-	for (size_t at = 0; at < elements && !status;) {
-		size_t n = elements - at < most ? elements - at : most, odd;
-
-		status = lora_model_read(l->net->model, t, at * width, chunk, n * width, err);
-		odd = status ? n : find_odd(chunk, t->dtype, n);
-		if (odd < n)
-			status = lora__fail(err, LORA_INPUT,
-					    "tensor '%s': element %zu is not finite: the model "
-					    "cannot be run",
-					    lora__escape(t->name), at + odd);
-		if (!status)
-			place(l, job, at, chunk, n, wide);
-		if (!status)
-			status = lora__watch_add(&l->watch, n * width, err);
-		at += n;
-	}
-	free(chunk);
-	free(wide);
-	return status;
-}
-
-static enum lora_status read_all(struct loader *l, const struct lora_observer *observer,
-				 struct lora_error *err)
-{
-	enum lora_status status;
-	uint64_t total = 0;
-
-	for (size_t i = 0; i < l->job_count; i++)
-		total += l->jobs[i].tensor->size;
-	lora__watch_init(&l->watch, observer, "load", total);
-	status = lora__parallel(lora__team_count(l->net->team), l->job_count, read_tensor, l, err);
-	lora__watch_fini(&l->watch);
-	return status ? status : lora__model_unchanged(l->net->model, err);
-}
-
 /* One block, zeroed. */
 static enum lora_status allocate(struct loader *l, struct lora_error *err)
 {
@@ -565,7 +457,7 @@ enum lora_status lora__net_load(struct lora_net *net, const struct lora_observer
 	if (!status)
 		status = lay_out(&l, err);
 	if (!status)
-		status = read_all(&l, observer, err);
+		status = lora__load_all(net, l.jobs, l.job_count, observer, err);
 	free(l.jobs);
 	lora__arena_fini(&l.names);
 	return status;

@@ -90,7 +90,7 @@ expect_one_error()
 	[ "${#lines[@]}" -eq 0 ] || last=${lines[-1]}
 	[[ $last != *[!$'\n'] ]] || fail "the error does not end its line"
 	last=${last%$'\n'}
-	[[ $last =~ ^loractl\ (merge|inspect|diff):\ [^\ ] ]] || fail "no error in the form of the manual: $last"
+	[[ $last =~ ^loractl\ [a-z]+:\ [^\ ] ]] || fail "no error in the form of the manual: $last"
 	[[ $last =~ $1 ]] || fail "the error does not match /$1/: $last"
 	[[ $last != *. || $last == *... ]] || fail "the error ends with a full stop: $last"
 	unset 'lines[-1]' 2>/dev/null
