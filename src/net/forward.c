@@ -179,6 +179,8 @@ enum lora_status lora_net_forward(struct lora_net_state *state, const uint32_t *
 								   : state->net->spec.positions;
 	enum lora_status status = LORA_OK;
 
+	if (count == 0)
+		return lora__fail(err, LORA_USAGE, "no tokens: there is nothing to run");
 	if (count > room - length)
 		return lora__fail(err, LORA_INPUT,
 				  "%zu tokens and %zu more are too long: there is room for %zu",
