@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* merge/pipeline.c - blocks through workers: read, compute, write, hash.
  *
- *	file 0:  head | block 0 | block 1 | ...      cut from the items in order, at most BLOCK
- *bytes each file 1:  ...
+ *	file 0:  head | block 0 | block 1 | ...      cut from the items in order, at most
+ *LORA_PARCEL_SIZE bytes each file 1:  ...
  *
  *	a worker takes the next block of some file --> reads and computes it --> writes it -->
  *`ready` lanes of a file take ready blocks IN ORDER:   FILE_LANE    SHA-256 of the whole file
@@ -27,18 +27,11 @@
 #include "base/error.h"
 #include "base/pool.h"
 #include "base/watch.h"
-#include "merge/residual.h"
-#include "merge/tile.h"
+#include "merge/parcel.h"
 #include "merge/undo_write.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#define BLOCK                                                                                      \
-	(1u << 20) /* bytes: fits a core's second-level cache; a syscall's cost is lost in it */
 
 #define OPEN_MAX    8u		/* files under way; as many descriptors */
 #define FACTOR_ROOM (64u << 20) /* bytes for the factors of all files under way */
@@ -46,15 +39,7 @@
 enum { FILE_LANE, TENSOR_LANE, BASE_LANE, LANES };
 
 struct block {
-	uint8_t *data;
-	struct lora_item *item;
-	uint64_t offset; /* bytes into the item's output */
-	size_t size;
-	bool last;	   /* of its item */
-	uint8_t *input;	   /* on the way back: the merged model's bytes; else NULL */
-	uint8_t *residual; /* with an undo record: its chunk of it; else NULL */
-	struct lora_residual_chunk chunk;
-	struct lora_stats stats;
+	struct lora_parcel parcel;
 	unsigned lanes_left;
 	struct block *next; /* while free */
 };
@@ -90,40 +75,12 @@ struct pipeline {
 	struct block *blocks, *free_block;
 	uint8_t *memory;
 	struct stream *streams;
-	struct lora_scratch *scratch; /* by worker */
-	uint8_t **input;	      /* by worker: BLOCK bytes of the base */
-	uint8_t **predicted; /* by worker, with an undo record: BLOCK bytes, and the overhead of a
-				chunk */
-	struct lora_residual *residual; /* by worker, with an undo record */
-	unsigned residual_count;	/* of them that are ready */
+	struct lora_maker *makers; /* by worker */
 	struct lora_watch watch;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool failed;
 };
-
-/* How many bytes of an item's output the block at `offset` has. Blocks of a job are whole rows, or
- * part of one row; the wider of the two types decides, so that the base's bytes fit a buffer too.
- */
-static uint64_t block_size(const struct lora_item *item, uint64_t offset, size_t chunk)
-{
-	const struct lora_job *job = item->job;
-	uint64_t left = item->size - offset, out, in, row, room;
-
-	if (job && job->chunk_count) /* the record decides */
-		return job->chunks[chunk].elements * lora__residual_width(job->out_type);
-	if (!job || job->raw || left == 0)
-		return left < BLOCK ? left : BLOCK;
-	out = lora_dtype_bits(job->out_type) / 8;
-	in = lora_dtype_bits(job->in_type) / 8;
-	row = job->width * out;
-	room = BLOCK / (in > out ? in : out) * out; /* output bytes of as many elements as fit */
-	if (row <= room)
-		room -= room % row;
-	else if (room > row - offset % row)
-		room = row - offset % row;
-	return left < room ? left : room;
-}
 
 static bool exhausted(const struct stream *stream)
 {
@@ -171,16 +128,16 @@ static struct block *take_block(struct pipeline *p, struct stream *stream, uint6
 
 	p->free_block = block->next;
 	*sequence = stream->taken++;
-	block->item = item;
-	block->offset = stream->offset;
-	block->size = (size_t)block_size(item, stream->offset, stream->chunk);
+	block->parcel.item = item;
+	block->parcel.offset = stream->offset;
+	block->parcel.size = (size_t)lora__parcel_size(item, stream->offset, stream->chunk);
 	if (item->job && item->job->chunk_count)
-		block->chunk = item->job->chunks[stream->chunk++];
-	block->last = block->offset + block->size == item->size;
+		block->parcel.chunk = item->job->chunks[stream->chunk++];
+	block->parcel.last = block->parcel.offset + block->parcel.size == item->size;
 	block->lanes_left = p->lanes;
-	memset(&block->stats, 0, sizeof(block->stats));
-	stream->offset += block->size;
-	if (block->last) {
+	memset(&block->parcel.stats, 0, sizeof(block->parcel.stats));
+	stream->offset += block->parcel.size;
+	if (block->parcel.last) {
 		stream->item++;
 		stream->offset = 0;
 		stream->chunk = 0;
@@ -188,207 +145,36 @@ static struct block *take_block(struct pipeline *p, struct stream *stream, uint6
 	return block;
 }
 
-/* Bytes of one file that become bytes of another. */
-struct transfer {
-	const struct lora_file *in;
-	uint64_t from, to;
-	size_t size;
-};
-
-/* Moves an untouched range inside the kernel; *done is false where the file systems cannot. */
-static enum lora_status copy_range(struct transfer move, const struct lora_outfile *file,
-				   bool *done, struct lora_error *err)
-{
-	loff_t source = (loff_t)move.from, target = (loff_t)move.to;
-	int in = -1, failed = 0;
-	enum lora_status status = lora__file_lend(move.in, &in, err);
-
-	*done = false;
-	while (!status && !failed && move.size > 0) {
-		ssize_t n = copy_file_range(in, &source, file->fd, &target, move.size, 0);
-
-		if (n > 0)
-			move.size -= (size_t)n;
-		else if (n == 0)
-			failed = EINVAL;
-		else if (errno != EINTR)
-			failed = errno;
-	}
-	if (status)
-		return status;
-	lora__file_take_back(move.in, in);
-	*done = !failed;
-	if (!failed || failed == EXDEV || failed == EINVAL || failed == ENOSYS ||
-	    failed == EOPNOTSUPP)
-		return LORA_OK; /* if not done: written again, the plain way */
-	errno = failed;
-	return lora__fail_errno(err, "cannot write '%s'", lora__escape(file->name));
-}
-
-static enum lora_status untouched(struct pipeline *p, const struct lora_outfile *file,
-				  struct block *block, struct lora_error *err)
-{
-	const struct lora_tensor *base = block->item->base;
-	struct transfer move = {&p->plan->base->shards[base->file].file,
-				base->begin + block->offset, block->item->begin + block->offset,
-				block->size};
-	enum lora_status status = LORA_OK;
-	bool copied = file->fd < 0;
-
-	if (!copied)
-		status = copy_range(move, file, &copied, err);
-	if (!status && (p->digests || !copied))
-		status = lora_model_read(p->plan->base, base, block->offset, block->data,
-					 block->size, err);
-	if (!status && !copied)
-		status =
-		    lora__write_at(file->fd, file->name, move.to, block->data, block->size, err);
-	return status;
-}
-
-/* A replacement whose type we do not compute with. */
-static enum lora_status raw_bytes(struct pipeline *p, struct block *block, struct lora_error *err)
-{
-	const struct lora_part *part = block->item->job->replace;
-	const struct lora_adapter *adapter = p->plan->inputs[part->adapter].adapter;
-	const struct lora_tensor *t = &adapter->index.tensors[part->edit->dense.tensor];
-
-	block->stats.changed = block->size; /* bytes: not compared with the base's */
-	return lora__adapter_read(adapter, t, block->offset, block->data, block->size, err);
-}
-
-/* The base's bytes of a block, and with them the chunk that leads back to them. */
-static enum lora_status computed(struct pipeline *p, unsigned worker, struct block *block,
-				 struct lora_error *err)
-{
-	struct lora_job *job = block->item->job;
-	size_t out = lora_dtype_bits(job->out_type) / 8, in = lora_dtype_bits(job->in_type) / 8;
-	struct lora_block work = {p->plan,     job,  block->offset / out, block->size / out, NULL,
-				  block->data, NULL, &block->stats};
-	struct lora_residual_span span = {(unsigned)in, (size_t)work.count};
-	enum lora_status status = lora__job_load(p->plan, job, err);
-
-	if (!status && job->source != LORA_NO_TENSOR) {
-		work.w = p->input[worker];
-		status = lora_model_read(p->plan->base, &p->plan->base->index.tensors[job->source],
-					 work.first * in, p->input[worker], (size_t)work.count * in,
-					 err);
-	}
-	if (lora__undo_wants(p->plan, block->item))
-		work.predicted = p->predicted[worker];
-	if (!status)
-		status = lora__block_compute(&work, &p->scratch[worker], err);
-	if (!status && work.predicted) {
-		block->chunk.elements = work.count;
-		status = lora__residual_encode(&p->residual[worker], span, work.w, work.predicted,
-					       block->residual, &block->chunk.size, err);
-	}
-	return status;
-}
-
-/* The way back: the prediction from the merged model's bytes (zero for a tensor that was replaced),
- * and over it the residual, if there is a record. */
-static enum lora_status restored(struct pipeline *p, unsigned worker, struct block *block,
-				 struct lora_error *err)
-{
-	struct lora_job *job = block->item->job;
-	size_t out = lora__residual_width(job->out_type), in = lora_dtype_bits(job->in_type) / 8;
-	struct lora_block work = {
-	    p->plan,	 job,  block->offset / out, block->size / out, block->input,
-	    block->data, NULL, &block->stats};
-	struct lora_residual_span span = {(unsigned)out, (size_t)work.count};
-	enum lora_status status = LORA_OK;
-
-	if (job->source == LORA_NO_TENSOR) {
-		memset(block->data, 0, block->size);
-	} else {
-		status = lora__job_load(p->plan, job, err);
-		if (!status)
-			status = lora_model_read(
-			    p->plan->base, &p->plan->base->index.tensors[job->source],
-			    work.first * in, block->input, (size_t)work.count * in, err);
-		if (!status)
-			status = lora__block_compute(&work, &p->scratch[worker], err);
-	}
-	if (status || !job->chunk_count)
-		return status;
-	status = lora__file_read(p->plan->record, block->chunk.at, p->predicted[worker],
-				 block->chunk.size, err);
-	if (!status)
-		status = lora__residual_decode(&p->residual[worker], span, p->predicted[worker],
-					       block->chunk.size, block->data, err);
-	return lora__context(err, status, "'%s': tensor '%s'", lora__escape(p->plan->record->path),
-			     lora__escape(job->name));
-}
-
-/* Starts writing back what a block completes, a window at a time: the disk works while the
- * processors do, and the sync at the end finds little left. A hint: its failure is the sync's to
- * report. */
-#define WINDOW (8ull << 20) /* bytes */
-
-static void write_behind(const struct lora_outfile *file, const struct block *block)
-{
-#ifdef SYNC_FILE_RANGE_WRITE
-	uint64_t begin = block->item->begin + block->offset, end = begin + block->size;
-
-	if (file->fd >= 0 && begin / WINDOW != end / WINDOW)
-		sync_file_range(file->fd, (off_t)((end / WINDOW - 1) * WINDOW), (off_t)WINDOW,
-				SYNC_FILE_RANGE_WRITE);
-#else
-	(void)file;
-	(void)block;
-#endif
-}
-
-static enum lora_status make_block(struct pipeline *p, unsigned worker,
-				   const struct lora_outfile *file, struct block *block,
-				   struct lora_error *err)
-{
-	enum lora_status status;
-
-	const struct lora_job *job = block->item->job;
-
-	if (!job)
-		return untouched(p, file, block, err);
-	status = job->restores ? restored(p, worker, block, err)
-		 : job->raw    ? raw_bytes(p, block, err)
-			       : computed(p, worker, block, err);
-	if (!status && file->fd >= 0)
-		status = lora__write_at(file->fd, file->name, block->item->begin + block->offset,
-					block->data, block->size, err);
-	return status;
-}
-
 /* What was read for a block of the way back; NULL: nothing. */
 static const uint8_t *bytes_read(const struct block *block, size_t *size)
 {
-	const struct lora_job *job = block->item->job;
+	const struct lora_job *job = block->parcel.item->job;
 
-	*size = block->size;
+	*size = block->parcel.size;
 	if (!job)
-		return block->data;
+		return block->parcel.data;
 	if (job->source == LORA_NO_TENSOR)
 		return NULL;
-	*size = block->size / (lora_dtype_bits(job->out_type) / 8) *
+	*size = block->parcel.size / (lora_dtype_bits(job->out_type) / 8) *
 		(lora_dtype_bits(job->in_type) / 8);
-	return block->input;
+	return block->parcel.input;
 }
 
 /* The bytes of an item pass: those of the merged tensor, written or, on the way back, read. */
 static enum lora_status hash_tensor(struct lane *lane, struct block *block, struct lora_error *err)
 {
-	struct lora_item *item = block->item;
-	size_t size = block->size;
+	struct lora_item *item = block->parcel.item;
+	size_t size = block->parcel.size;
 	const uint8_t *bytes = item->expected ? bytes_read(block, &size)
-			       : item->job    ? block->data
+			       : item->job    ? block->parcel.data
 					      : NULL;
 
 	if (!bytes)
 		return LORA_OK;
-	if (block->offset == 0)
+	if (block->parcel.offset == 0)
 		lora__hasher_reset(lane->hasher);
 	lora__hasher_update(lane->hasher, bytes, size);
-	if (!block->last)
+	if (!block->parcel.last)
 		return LORA_OK;
 	lora__hasher_final(lane->hasher, &item->digest);
 	if (!item->expected || lora__sha256_equal(&item->digest, item->expected))
@@ -401,14 +187,14 @@ static enum lora_status hash_tensor(struct lane *lane, struct block *block, stru
 /* The base's bytes of an item, where they are not those that were read. */
 static void hash_restored(struct lane *lane, struct block *block)
 {
-	struct lora_item *item = block->item;
+	struct lora_item *item = block->parcel.item;
 
 	if (!item->job)
 		return;
-	if (block->offset == 0)
+	if (block->parcel.offset == 0)
 		lora__hasher_reset(lane->hasher);
-	lora__hasher_update(lane->hasher, block->data, block->size);
-	if (block->last)
+	lora__hasher_update(lane->hasher, block->parcel.data, block->parcel.size);
+	if (block->parcel.last)
 		lora__hasher_final(lane->hasher, &item->restored);
 }
 
@@ -417,18 +203,18 @@ static enum lora_status pass_tensor_lane(struct pipeline *p, struct stream *stre
 					 struct lane *lane, struct block *block,
 					 struct lora_error *err)
 {
-	struct lora_job *job = block->item->job;
+	struct lora_job *job = block->parcel.item->job;
 	enum lora_status status = LORA_OK;
 
 	if (p->digests)
 		status = hash_tensor(lane, block, err);
 	if (!job)
 		return status;
-	lora__stats_add(&job->stats, &block->stats);
-	if (!status && lora__undo_wants(p->plan, block->item))
+	lora__stats_add(&job->stats, &block->parcel.stats);
+	if (!status && lora__undo_wants(p->plan, block->parcel.item))
 		status = lora__undo_chunk(p->plan->undo, (size_t)(stream - p->streams), job,
-					  block->chunk, block->residual, err);
-	if (block->last)
+					  block->parcel.chunk, block->parcel.residual, err);
+	if (block->parcel.last)
 		lora__job_unload(job);
 	return status;
 }
@@ -467,7 +253,7 @@ static enum lora_status move_lane(struct pipeline *p, struct stream *stream, uns
 	else if (p->digests && l == BASE_LANE)
 		hash_restored(lane, block);
 	else if (p->digests)
-		lora__hasher_update(lane->hasher, block->data, block->size);
+		lora__hasher_update(lane->hasher, block->parcel.data, block->parcel.size);
 	pthread_mutex_lock(&p->lock);
 	if (--block->lanes_left == 0) {
 		stream->ready[lane->next % p->block_count] = NULL;
@@ -489,11 +275,9 @@ static enum lora_status move_block(struct pipeline *p, unsigned worker, struct s
 	enum lora_status status;
 
 	pthread_mutex_unlock(&p->lock);
-	status = make_block(p, worker, stream->file, block, err);
+	status = lora__parcel_make(&block->parcel, &p->makers[worker], stream->file, err);
 	if (!status)
-		write_behind(stream->file, block);
-	if (!status)
-		status = lora__watch_add(&p->watch, block->size, err);
+		status = lora__watch_add(&p->watch, block->parcel.size, err);
 	pthread_mutex_lock(&p->lock);
 	if (status)
 		p->failed = true;
@@ -623,50 +407,28 @@ static bool any_restored(const struct lora_plan *plan)
 	return plan->job_count > 0 && plan->jobs[0].restores;
 }
 
-/* Memory for residuals: where they are made or used. */
-static enum lora_status init_residuals(struct pipeline *p, struct lora_error *err)
-{
-	size_t room = p->plan->record ? LORA_CHUNK_LIMIT : BLOCK + LORA_CHUNK_OVERHEAD;
-	enum lora_status status = LORA_OK;
-
-	if (!p->plan->undo && !p->plan->record)
-		return LORA_OK;
-	p->predicted = calloc(p->workers, sizeof(*p->predicted));
-	p->residual = calloc(p->workers, sizeof(*p->residual));
-	if (!p->predicted || !p->residual)
-		return lora__fail_memory(err);
-	for (; p->residual_count < p->workers && !status; p->residual_count++) {
-		status = lora__residual_init(&p->residual[p->residual_count], err);
-		p->predicted[p->residual_count] = malloc(room);
-		if (!status && !p->predicted[p->residual_count])
-			status = lora__fail_memory(err);
-	}
-	for (size_t b = 0; b < p->block_count && p->plan->undo && !status; b++) {
-		p->blocks[b].residual = malloc(room);
-		if (!p->blocks[b].residual)
-			status = lora__fail_memory(err);
-	}
-	return status;
-}
-
 static enum lora_status init_blocks(struct pipeline *p, struct lora_error *err)
 {
-	size_t inputs = any_restored(p->plan) ? p->block_count : p->workers;
+	size_t each = any_restored(p->plan) ? 2 * LORA_PARCEL_SIZE : LORA_PARCEL_SIZE;
 
+	p->block_count = 2 * (size_t)p->workers + 6;
 	p->blocks = calloc(p->block_count, sizeof(*p->blocks));
-	p->memory = aligned_alloc(64, (p->block_count + inputs) * (size_t)BLOCK);
-	p->input = calloc(p->workers, sizeof(*p->input));
-	if (!p->blocks || !p->memory || !p->input)
+	p->memory = aligned_alloc(64, p->block_count * each);
+	if (!p->blocks || !p->memory)
 		return lora__fail_memory(err);
 	for (size_t b = 0; b < p->block_count; b++) {
-		p->blocks[b].data = p->memory + b * BLOCK;
+		struct lora_parcel *parcel = &p->blocks[b].parcel;
+
+		parcel->data = p->memory + b * each;
 		if (any_restored(p->plan))
-			p->blocks[b].input = p->memory + (p->block_count + b) * BLOCK;
+			parcel->input = parcel->data + LORA_PARCEL_SIZE;
+		if (p->plan->undo)
+			parcel->residual = malloc(LORA_PARCEL_SIZE + LORA_CHUNK_OVERHEAD);
+		if (p->plan->undo && !parcel->residual)
+			return lora__fail_memory(err);
 		p->blocks[b].next = p->free_block;
 		p->free_block = &p->blocks[b];
 	}
-	for (unsigned w = 0; w < p->workers && !any_restored(p->plan); w++)
-		p->input[w] = p->memory + (p->block_count + w) * BLOCK;
 	return LORA_OK;
 }
 
@@ -674,16 +436,15 @@ static enum lora_status init_workers(struct pipeline *p, struct lora_error *err)
 {
 	enum lora_status status;
 
-	p->block_count = 2 * (size_t)p->workers + 6;
 	p->lanes = p->plan->record ? LANES : BASE_LANE;
-	p->scratch = calloc(p->workers, sizeof(*p->scratch));
+	p->makers = calloc(p->workers, sizeof(*p->makers));
 	p->streams = calloc(p->plan->file_count, sizeof(*p->streams));
-	if (!p->scratch || !p->streams)
+	if (!p->makers || !p->streams)
 		return lora__fail_memory(err);
 	status = init_blocks(p, err);
 	for (unsigned w = 0; w < p->workers && !status; w++)
-		status = lora__scratch_init(&p->scratch[w], err);
-	return status ? status : init_residuals(p, err);
+		status = lora__maker_init(&p->makers[w], p->plan, p->digests, err);
+	return status;
 }
 
 static enum lora_status gain_work(void *user, size_t item, unsigned worker, struct lora_error *err)
@@ -696,7 +457,7 @@ static enum lora_status gain_work(void *user, size_t item, unsigned worker, stru
 		return LORA_OK;
 	status = lora__job_load(p->plan, job, err);
 	if (!status)
-		status = lora__job_gain(p->plan, job, &p->scratch[worker], err);
+		status = lora__job_gain(p->plan, job, &p->makers[worker].scratch, err);
 	lora__job_unload(job);
 	return status;
 }
@@ -724,20 +485,13 @@ static void fini(struct pipeline *p)
 		for (unsigned l = 0; l < LANES; l++)
 			lora__hasher_free(p->streams[f].lane[l].hasher);
 	}
-	for (unsigned w = 0; p->scratch && w < p->workers; w++)
-		lora__scratch_fini(&p->scratch[w]);
-	for (unsigned w = 0; w < p->residual_count; w++) {
-		lora__residual_fini(&p->residual[w]);
-		free(p->predicted[w]);
-	}
+	for (unsigned w = 0; p->makers && w < p->workers; w++)
+		lora__maker_fini(&p->makers[w]);
 	for (size_t b = 0; p->blocks && b < p->block_count; b++)
-		free(p->blocks[b].residual);
-	free(p->predicted);
-	free(p->residual);
+		free(p->blocks[b].parcel.residual);
 	free(p->blocks);
 	free(p->memory);
-	free(p->input);
-	free(p->scratch);
+	free(p->makers);
 	free(p->streams);
 	lora__watch_fini(&p->watch);
 	pthread_cond_destroy(&p->changed);
