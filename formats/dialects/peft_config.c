@@ -358,6 +358,8 @@ static enum lora_status read_words(struct lora_decode *decode, struct lora_error
 	const char *word = lora__json_string(type);
 
 	decode->base_name = lora__json_string(get(decode, "base_model_name_or_path"));
+	if (type && !word)
+		return wrong_type("peft_type", "a name", err);
 	if (!word)
 		return lora__fail(err, LORA_INPUT,
 				  "config key 'peft_type' is missing: this is no PEFT adapter");

@@ -15,7 +15,8 @@
  *     path, by the first number in it; layers_pattern makes it another number: not compared.
  * [3] target_parameters name "module.parameter", whole or by its end.
  * [4] PEFT lists both names that a classifier's head may have, "classifier" and "score".
- * [5] A model without biases trains none, so that the base decides whether one is missing. */
+ * [5] ensure_weight_tying adapts the other half of tied embeddings with the one that is named.
+ * [6] A model without biases trains none, so that the base decides whether one is missing. */
 #include "formats/dialects/peft.h"
 
 #include "base/error.h"
@@ -160,6 +161,16 @@ static bool is_parameter(const struct peft *peft, const char *path)
 	return false;
 }
 
+/* [5] */
+static bool is_tied(const struct peft *peft, const char *path)
+{
+	const char *weight = lora__arena_printf(peft->decode->arena, "%s.weight", path);
+	bool tying = false;
+
+	lora__json_bool(lora__json_get(peft->decode->config, "ensure_weight_tying"), &tying);
+	return tying && weight && lora__family_is_embedding(weight);
+}
+
 static bool is_low_rank(const struct peft_module *module)
 {
 	return module->tensor[PEFT_A] != LORA_NO_TENSOR ||
@@ -184,7 +195,8 @@ static enum lora_status compare_modules(struct peft *peft, const struct targets 
 		const struct peft_module *module = &peft->modules[i];
 		enum named named = find_target(targets, module->owner);
 
-		if (!is_low_rank(module) || is_parameter(peft, module->owner))
+		if (!is_low_rank(module) || is_parameter(peft, module->owner) ||
+		    is_tied(peft, module->owner))
 			continue;
 		if (named == NOT_NAMED || find_target(excluded, module->owner))
 			add(&other, module->path);
@@ -284,7 +296,7 @@ static bool is_bias(const struct peft *peft, const struct peft_whole *whole)
 	return whole->wrapped || !weight || !lora__peft_whole(peft, weight);
 }
 
-/* [5] The first bias of the base that the config says is trained, or NULL. */
+/* [6] The first bias of the base that the config says is trained, or NULL. */
 static const char *trained_bias(struct peft *peft, bool all)
 {
 	const struct lora_index *index = peft->decode->base ? peft->decode->base->index : NULL;

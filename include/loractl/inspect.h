@@ -16,6 +16,7 @@ enum lora_kind {
 	LORA_KIND_MERGED,    /* a checkpoint with our receipt beside it */
 	LORA_KIND_UNDO,	     /* the record of a merge, loractl-undo(5) */
 	LORA_KIND_CONTAINER, /* FILE.lora, or a reference to a version of it */
+	LORA_KIND_MERGED, /* a checkpoint and our receipt, which describes it */
 };
 
 /* "base", "adapter", "merged", "undo", "container"; static storage. */
@@ -25,6 +26,10 @@ LORA_API const char *lora_kind_name(enum lora_kind kind);
  * we know. */
 LORA_API enum lora_status lora_kind_of(const char *path, enum lora_kind *kind,
 				       struct lora_error *err);
+
+/* LORA_OK unless a receipt stands with the model that does not describe it: then LORA_INPUT, and
+ * why. It compares names and sizes, not bytes. */
+LORA_API enum lora_status lora_receipt_check(const char *path, struct lora_error *err);
 
 #ifdef __cplusplus
 }

@@ -3,10 +3,14 @@
  *
  *	a file that begins like a container, or	FILE@VERSION	    a container
  *	directory	adapter_config.json, or adapter weights	    an adapter
- *			config.json, or a model's weights	    a base; with our receipt beside
- *them a merged model file		a safetensors file that some dialect claims an adapter any
- *other safetensors file		    a base, or what its metadata calls a record; with
- *FILE.receipt.json beside it a merged model
+ *			config.json, or a model's weights	    a base; with our receipt a
+ *			merged model
+ *	file		a safetensors file whose metadata say so	an undo record
+ *			one that some dialect claims			an adapter
+ *			any other safetensors file			a base; with our receipt a
+ *			merged model
+ *
+ * A receipt counts if it describes what stands there (checkpoint/merged.c).
  */
 #include "adapter/adapter.h"
 
@@ -14,7 +18,6 @@
 
 #include <loractl/container.h>
 #include <loractl/inspect.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,6 +52,34 @@ static enum lora_status any_of(const char *dir, const char *const *names, bool *
 	return status;
 }
 
+/* Does a receipt describe the model that stands there? */
+static bool is_merged(const char *path, bool directory)
+{
+	struct lora_json *receipt = NULL;
+	bool merged = lora__receipt_load(&receipt, path, directory, NULL) == LORA_OK;
+
+	lora__json_free(receipt);
+	return merged;
+}
+
+enum lora_status lora_receipt_check(const char *path, struct lora_error *err)
+{
+	enum lora_path_kind kind = LORA_PATH_ABSENT, beside = LORA_PATH_ABSENT;
+	struct lora_json *json = NULL;
+	enum lora_status status = lora__path_kind(path, &kind, err);
+	char *receipt = lora__receipt_path(path, kind == LORA_PATH_DIRECTORY);
+
+	if (!status && !receipt)
+		status = lora__fail_memory(err);
+	if (!status)
+		status = lora__path_kind(receipt, &beside, err);
+	if (!status && beside != LORA_PATH_ABSENT)
+		status = lora__receipt_load(&json, path, kind == LORA_PATH_DIRECTORY, err);
+	lora__json_free(json);
+	free(receipt);
+	return status;
+}
+
 static enum lora_status kind_of_directory(const char *path, enum lora_kind *kind,
 					  struct lora_error *err)
 {
@@ -57,16 +88,16 @@ static enum lora_status kind_of_directory(const char *path, enum lora_kind *kind
 					      "adapter_model.bin", NULL};
 	static const char *const base[] = {"config.json", "model.safetensors",
 					   "model.safetensors.index.json", NULL};
-	bool is_adapter = false, is_base = false, receipt = false;
+	bool is_adapter = false, is_base = false;
 	enum lora_status status = any_of(path, adapter, &is_adapter, err);
 
 	if (!status)
 		status = any_of(path, base, &is_base, err);
-	if (!status)
-		status = has(path, "loractl-receipt.json", &receipt, err);
 	if (status)
 		return status;
-	*kind = is_adapter ? LORA_KIND_ADAPTER : receipt ? LORA_KIND_MERGED : LORA_KIND_BASE;
+	*kind = is_adapter		? LORA_KIND_ADAPTER
+		: is_merged(path, true) ? LORA_KIND_MERGED
+					: LORA_KIND_BASE;
 	if (!is_adapter && !is_base)
 		return lora__fail(err, LORA_INPUT,
 				  "'%s' holds neither a model nor an adapter: no config.json, no "
@@ -88,27 +119,18 @@ static enum lora_status kind_of_file(const char *path, enum lora_kind *kind, str
 	struct lora_index index = {0};
 	uint8_t *head = NULL;
 	size_t head_size = 0;
-	size_t room = strlen(path) + sizeof(".receipt.json");
-	char *receipt = malloc(room);
-	enum lora_path_kind beside = LORA_PATH_ABSENT;
-	enum lora_status status =
-	    receipt ? lora__file_open(&file, path, err) : lora__fail_memory(err);
+	enum lora_status status = lora__file_open(&file, path, err);
 
 	if (!status)
 		status = lora__container_load(&index, &head, &head_size, &file, err);
-	if (!status) {
-		snprintf(receipt, room, "%s.receipt.json", path);
-		status = lora__path_kind(receipt, &beside, err);
-	}
 	if (!status)
 		*kind = is_undo(&index)			    ? LORA_KIND_UNDO
 			: lora__dialect_probe(&index, NULL) ? LORA_KIND_ADAPTER
-			: beside == LORA_PATH_FILE	    ? LORA_KIND_MERGED
+			: is_merged(path, false)	    ? LORA_KIND_MERGED
 							    : LORA_KIND_BASE;
 	lora__index_fini(&index);
 	lora__file_close(&file);
 	free(head);
-	free(receipt);
 	return status;
 }
 
@@ -129,9 +151,13 @@ enum lora_status lora_kind_of(const char *path, enum lora_kind *kind, struct lor
 		return kind_of_directory(path, kind, err);
 	if (there == LORA_PATH_FILE)
 		return kind_of_file(path, kind, err);
-	if (there == LORA_PATH_ABSENT && lora__hub_resolve(&snapshot, path, NULL) == LORA_OK)
+	if (there == LORA_PATH_ABSENT && lora__hub_is_name(path)) {
+		status = lora__hub_resolve(&snapshot, path, err);
+		if (status)
+			return lora__context(err, status, "'%s' does not exist",
+					     lora__escape(path));
 		status = kind_of_directory(snapshot, kind, err);
-	else
+	} else
 		status =
 		    lora__fail(err, LORA_INPUT, "'%s' %s", lora__escape(path),
 			       there == LORA_PATH_ABSENT ? "does not exist"

@@ -18,7 +18,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CHUNK 8192u /* elements */
+#define CHUNK 2048u /* elements: two of them stand on the stack, which may be small */
 
 struct reader {
 	const struct lora_adapter *adapter;

@@ -103,8 +103,11 @@ static enum lora_status look_at_adapter(const struct cmd_ctx *ctx, struct inspec
 static enum lora_status look_at_model(const struct cmd_ctx *ctx, struct inspected *what,
 				      struct lora_error *err)
 {
+	struct lora_error stale = LORA_ERROR_INIT;
 	enum lora_status status = lora_model_open(&what->model, what->path, err);
 
+	if (!status && lora_receipt_check(lora_model_path(what->model), &stale))
+		keep_line(&what->problems, stale.message);
 	if (!status)
 		status = lora_model_digest(what->model, LORA_DIGEST_CACHED, ctx->threads,
 					   ctx->observer, err);
@@ -164,11 +167,12 @@ static enum lora_status inspect(const struct cmd_ctx *ctx, const char *path,
 	}
 	if (!status && writer)
 		status = inspect_json(writer, &what, view, err);
-	else if (!status)
+	else if (!status && !ctx->ui->quiet)
 		status = inspect_text(ctx->ui, &what, view, err);
 	*no = *no || (!status && ((view->base && !what.fits) || (view->engine && !what.loads)));
 	free_lines(&what.misfits);
 	free_lines(&what.obstacles);
+	free_lines(&what.problems);
 	lora_adapter_close(what.adapter);
 	lora_model_close(what.model);
 	lora_undo_record_close(what.record);

@@ -101,8 +101,7 @@ static void print_summary(const struct cmd_ctx *ctx, const struct merge_args *ar
 			s->undo_bytes ? "; with the factors " : "",
 			s->undo_bytes ? ui_size(s->undo_bytes, b) : "");
 	fprintf(out, "%-12s%s of weights in %.2f s%s\n", args->dry_run ? "would write" : "wrote",
-		ui_size(s->bytes, b), s->seconds,
-		args->verify && !args->dry_run ? ", read back and verified" : "");
+		ui_size(s->bytes, b), s->seconds, args->verify ? ", read back and verified" : "");
 }
 
 /* With --verbose: one line a tensor. */
@@ -182,6 +181,9 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 	if (args->no_receipt && ctx->json)
 		return ui_failf(ctx->ui, LORA_USAGE,
 				"--json prints the receipt: drop --no-receipt");
+	if (args->dry_run && args->verify)
+		return ui_failf(ctx->ui, LORA_USAGE,
+				"--verify reads OUT back, and --dry-run writes none: drop one");
 	if ((ctx->json || !ctx->ui->quiet) && !ui_writable(ctx->ui))
 		return ui_failf(
 		    ctx->ui, LORA_SYSTEM,
@@ -279,7 +281,7 @@ static const struct opt opts[] = {
 	.kind = OPT_FLAG,
 	.name = "verify",
 	.help = "afterwards read OUT back and check its bytes and modules",
-	.detail = "A difference is exit status 1.",
+	.detail = "A difference is exit status 1. Refused with --dry-run.",
 	.at = offsetof(struct merge_args, verify),
     },
     {

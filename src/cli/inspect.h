@@ -34,6 +34,7 @@ struct inspected {
 	struct lora_sha256 root;
 	bool fits, loads; /* meaningful if asked */
 	struct lines misfits, obstacles;
+	struct lines problems; /* of a model */
 };
 
 /* Element counts by type, in the order of enum lora_dtype. */

@@ -169,6 +169,7 @@ static void put_model(struct lora_json_writer *w, const struct inspected *what)
 	lora_json_end_array(w);
 	lora_json_key(w, "root");
 	lora_json_sha256(w, &what->root);
+	put_lines(w, "problems", &what->problems);
 }
 
 static void put_record(struct lora_json_writer *w, const struct lora_undo_record_facts *facts)

@@ -248,6 +248,8 @@ enum lora_status inspect_text(struct ui *ui, const struct inspected *what,
 		record_card(out, lora_undo_record_facts(what->record));
 	else if (what->model)
 		model_card(out, what);
+	for (size_t i = 0; i < what->problems.count; i++)
+		fact(out, "problem", what->problems.line[i]);
 	if (view->base)
 		print_answer(out, "fits", view->base, what->fits, &what->misfits);
 	if (view->engine)

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <loractl/version.h>
@@ -212,6 +213,19 @@ static int leave(int status)
 	return status;
 }
 
+/* The kernels keep panels of a matrix on the stack, and each thread's is as large as the limit. */
+#define STACK_LEAST ((rlim_t)128 << 10)
+
+static enum lora_status check_stack(struct ui *ui)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_STACK, &limit) || limit.rlim_cur >= STACK_LEAST)
+		return LORA_OK;
+	return ui_failf(ui, LORA_SYSTEM, "the stack is limited to %llu KiB: allow 128 (ulimit -s)",
+			(unsigned long long)limit.rlim_cur >> 10);
+}
+
 int main(int argc, char **argv)
 {
 	struct run run = {.err = LORA_ERROR_INIT};
@@ -230,7 +244,9 @@ int main(int argc, char **argv)
 	    .next = argc > 0 ? 1 : 0,
 	    .leading = true,
 	};
-	status = run_line(&run);
+	status = check_stack(&run.ui);
+	if (!status)
+		status = run_line(&run);
 	if (run.args)
 		opt_fini(&run.sets[0]);
 	free(run.args);

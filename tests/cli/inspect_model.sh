@@ -85,6 +85,29 @@ for path in merged merged.safetensors; do
 	expect_json 'x["parameters"]' 466110
 done
 
+# A receipt is believed of what it describes, not by its name.
+cp -r llama stale
+cp merged/loractl-receipt.json stale
+cp llama/model.safetensors stale.safetensors
+echo '{}' >stale.safetensors.receipt.json
+for path in stale stale.safetensors; do
+	[ $path != stale ] || edit add stale/model.safetensors more.weight F32 3 1
+	done_reading "$LORACTL" inspect $path --json
+	expect_json 'x["kind"], len(x["problems"])' "('base', 1)"
+	expect_json '"does not describe" in x["problems"][0]' True
+	done_reading "$LORACTL" inspect $path
+	expect_stdout 'problem .*receipt.* does not describe'
+done
+done_reading "$LORACTL" inspect merged --json
+expect_json 'x["problems"]' '[]'
+rm -r stale*
+
+# Quiet: errors only, and the JSON that was asked for.
+done_reading "$LORACTL" inspect -q llama llama-adapter merged
+expect_empty "$OUT" "$ERR"
+done_reading "$LORACTL" inspect -q llama --json
+expect_json 'x["kind"]' base
+
 # --- several
 
 done_reading "$LORACTL" inspect llama llama-adapter merged
@@ -116,6 +139,7 @@ printf 'PK\3\4 a zip' >odd/pytorch_model.bin
 cp llama/config.json odd
 none 3 "'nothing'" nothing
 none 3 "'empty'" empty
+none 3 "'org/model' does not exist: .*(hub|cache)" org/model
 none 3 "'fifo'" fifo
 none 3 "'nothing-in-it'" nothing-in-it
 none 3 "'noise'" noise

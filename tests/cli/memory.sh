@@ -23,3 +23,15 @@ for kib in 12000 14000 20000 40000 60000 80000 100000 120000 140000 160000 20000
 	rm -rf out
 done
 [ $stood -gt 0 ] || fail "no limit let it through"
+
+# A small stack, which is that of every thread.
+stacked() { (ulimit -s "$1" && exec timeout -s KILL 30 "${@:2}"); }
+expect_exit 4 stacked 64 "$LORACTL" merge -q "$tiny/llama" "$tiny/llama-adapter" -o out
+expect_stderr_line 'stack is limited to 64 KiB'
+for kib in 128 256; do
+	for adapter in llama gpt2; do
+		expect_exit 0 stacked $kib "$LORACTL" merge -q "$tiny/$adapter" "$tiny/$adapter-adapter" -o out --verify
+		rm -rf out
+		expect_exit 0 stacked $kib "$LORACTL" inspect "$tiny/$adapter-adapter" --base "$tiny/$adapter" --spectrum
+	done
+done

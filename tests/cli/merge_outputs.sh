@@ -93,6 +93,7 @@ judged merged base - "$OUT" adapter
 tools get "$OUT" 'json.dumps({k: v for k, v in x.items() if k != "merged"})' >"$cli_folder/dry"
 tools get out/loractl-receipt.json 'json.dumps({k: v for k, v in x.items() if k != "merged"})' >"$cli_folder/wet"
 expect_same "$cli_folder/dry" "$cli_folder/wet"
+refused 2 "'?--verify'?.*--dry-run" "$LORACTL" merge base adapter --dry-run --verify
 refused 3 'no such|does not exist|not found|cannot be found|No such' "$LORACTL" merge base nothing --dry-run
 
 # --- a single file

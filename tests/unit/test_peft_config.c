@@ -46,6 +46,7 @@ static void config__refuses(void **state)
 	    {ONE("\"target_parameters\":{}"), "'target_parameters' is not a list of names"},
 	    {ONE("\"trainable_token_indices\":[-1]"), "is not a list of token numbers"},
 	    {ONE("\"trainable_token_indices\":{\"e\":3}"), "is not a list of token numbers"},
+	    {"{\"peft_type\":3}", "'peft_type' is not a name"},
 	    {ONE("\"layers_to_transform\":\"all\""), "'layers_to_transform' is not"},
 	    {ONE("\"layer_replication\":[[0,2]]"), "'layer_replication' is set: layers that share"},
 	    {ONE("\"alora_invocation_tokens\":[1]"), "'alora_invocation_tokens' is set"},
