@@ -123,6 +123,13 @@ answers 1 llama spoilt llama-adapter
 expect_stdout '^unexplained +model\.norm\.weight: it changed, and no adapter touches it$'
 answers 1 llama spoilt llama-adapter --json
 expect_json 'x["unexplained"]' "['model.norm.weight']"
+# Another program's: without our receipt one value must still be near.
+cp -r merged foreign
+rm foreign/loractl-receipt.json
+answers 0 llama foreign llama-adapter
+edit poke foreign/model.safetensors model.layers.1.mlp.up_proj.weight 93 7.5
+answers 1 llama foreign llama-adapter
+expect_stdout '^unexplained +model\.layers\.1\.mlp\.up_proj\.weight: 1 of 22500 elements .*, \[1, 3\] is the first$'
 # Conv1D, stored the other way round.
 run "$LORACTL" merge -q gpt2 gpt2-adapter -o merged2
 answers 0 gpt2 merged2 gpt2-adapter

@@ -46,6 +46,24 @@ static void subspace__two_small_products(void **state)
 	assert_true(fabs(rows[0]) < 1e-14 && fabs(rows[1]) < 1e-14);
 }
 
+/* e1 against e1 + t e3: atan(t), which no cosine knows. */
+static void subspace__small_angles(void **state)
+{
+	static const float A[] = {3, 1, 0, 0};
+	double rows[1], columns[1];
+	struct lora_comparison c = {.angles_rows = rows, .angles_columns = columns};
+
+	(void)state;
+	for (int e = 0; e < 40; e += 3) {
+		const float one[] = {1, 0, 0}, other[] = {1, 0, ldexpf(1, -e)};
+		struct lora_product a = {one, A, 3, 4, 1, 1}, b = {other, A, 3, 4, 1, 1};
+
+		assert_int_equal(lora__products_compare(&a, &b, &c, NULL), LORA_OK);
+		assert_true(near(columns[0], atan(ldexp(1, -e)), 1e-14));
+		assert_true(fabs(rows[0]) < 1e-14);
+	}
+}
+
 /* Scales, one of them negative; the other way round. */
 static void subspace__scales_and_sides(void **state)
 {
@@ -211,6 +229,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(subspace__two_small_products),
+	    cmocka_unit_test(subspace__small_angles),
 	    cmocka_unit_test(subspace__scales_and_sides),
 	    cmocka_unit_test(subspace__nothing),
 	    cmocka_unit_test(subspace__rank_below_the_factors),
