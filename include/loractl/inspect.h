@@ -13,10 +13,9 @@ enum lora_kind {
 	LORA_KIND_UNKNOWN = 0,
 	LORA_KIND_BASE, /* a checkpoint: a directory or any safetensors file with tensors */
 	LORA_KIND_ADAPTER,
-	LORA_KIND_MERGED,    /* a checkpoint with our receipt beside it */
+	LORA_KIND_MERGED,    /* a checkpoint and our receipt, which describes it */
 	LORA_KIND_UNDO,	     /* the record of a merge, loractl-undo(5) */
 	LORA_KIND_CONTAINER, /* FILE.lora, or a reference to a version of it */
-	LORA_KIND_MERGED, /* a checkpoint and our receipt, which describes it */
 };
 
 /* "base", "adapter", "merged", "undo", "container"; static storage. */
