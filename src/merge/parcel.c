@@ -43,8 +43,8 @@ uint64_t lora__parcel_size(const struct lora_item *item, uint64_t offset, size_t
 	return left < room ? left : room;
 }
 
-enum lora_status lora__maker_init(struct lora_maker *maker, struct lora_plan *plan,
-				  bool digests, struct lora_error *err)
+enum lora_status lora__maker_init(struct lora_maker *maker, struct lora_plan *plan, bool digests,
+				  struct lora_error *err)
 {
 	size_t room = plan->record ? LORA_CHUNK_LIMIT : LORA_PARCEL_SIZE + LORA_CHUNK_OVERHEAD;
 	enum lora_status status = lora__scratch_init(&maker->scratch, err);

@@ -35,8 +35,8 @@ struct lora_maker {
 	bool digests;		       /* untouched bytes are read even where they need not be */
 };
 
-enum lora_status lora__maker_init(struct lora_maker *maker, struct lora_plan *plan,
-				  bool digests, struct lora_error *err);
+enum lora_status lora__maker_init(struct lora_maker *maker, struct lora_plan *plan, bool digests,
+				  struct lora_error *err);
 void lora__maker_fini(struct lora_maker *maker); /* a zeroed one is empty */
 
 /* Computes a parcel, and writes it to its file unless that has no descriptor. */
