@@ -591,12 +591,31 @@ bool lora__undo_plausible(const char *path)
 	return yes;
 }
 
+/* Where the metadata say what record.json is, it is that. */
+static enum lora_status check_proof(const struct lora_index *index, const char *text, size_t size,
+				    struct lora_error *err)
+{
+	const char *proof = lora__index_metadata(index, LORA_UNDO_PROOF);
+	char hex[LORA_SHA256_HEX];
+	struct lora_sha256 digest;
+
+	if (!proof)
+		return LORA_OK;
+	lora__sha256(text, size, &digest);
+	lora__sha256_hex(&digest, hex);
+	return strcmp(proof, hex) == 0
+		   ? LORA_OK
+		   : lora__fail(err, LORA_INPUT,
+				"damaged undo record: record.json is not what its digest says");
+}
+
 static enum lora_status read_json(const struct lora_adapter *store, char **text, size_t *size,
 				  struct lora_error *err)
 {
 	static const char name[] = "record.json";
 	const struct lora_tensor *t = lora__index_find(&store->index, name, sizeof(name) - 1);
 	const char *format = undo_format(&store->index);
+	enum lora_status status;
 
 	if (!format)
 		return lora__fail(err, LORA_INPUT, "no undo record: merge --undo writes one");
@@ -609,8 +628,10 @@ static enum lora_status read_json(const struct lora_adapter *store, char **text,
 				  "damaged undo record: record.json is missing or too large");
 	*size = (size_t)t->size;
 	*text = malloc(*size + 1);
-	return *text ? lora__file_read(&store->files[0].file, t->begin, *text, *size, err)
-		     : lora__fail_memory(err);
+	if (!*text)
+		return lora__fail_memory(err);
+	status = lora__file_read(&store->files[0].file, t->begin, *text, *size, err);
+	return status ? status : check_proof(&store->index, *text, *size, err);
 }
 
 enum lora_status lora__undo_open(struct lora_adapter *store, struct lora_undo *undo,

@@ -407,12 +407,17 @@ static enum lora_status put_spool(struct record *r, const struct lora_tensor *t,
 
 static enum lora_status put_all(struct record *r, struct lora_error *err)
 {
-	static const struct lora_metadata format = {LORA_UNDO_KEY, LORA_UNDO_SCHEMA};
+	char proof[LORA_SHA256_HEX];
+	const struct lora_metadata metadata[] = {{LORA_UNDO_KEY, LORA_UNDO_SCHEMA},
+						 {LORA_UNDO_PROOF, proof}};
+	struct lora_sha256 digest;
 	uint8_t *head = NULL;
 	size_t size = 0;
-	enum lora_status status =
-	    lora__safetensors.emit(&head, &size, r->tensors, r->count, &format, 1, err);
+	enum lora_status status;
 
+	lora__sha256(r->json, (size_t)r->tensors[0].size, &digest); /* add_all: the first */
+	lora__sha256_hex(&digest, proof);
+	status = lora__safetensors.emit(&head, &size, r->tensors, r->count, metadata, 2, err);
 	if (!status)
 		status = put(r, head, size, err);
 	for (size_t i = 0; i < r->count && !status; i++) {

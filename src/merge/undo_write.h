@@ -8,6 +8,8 @@
 /* The metadata pair that says what a record is. */
 #define LORA_UNDO_KEY	 "format"
 #define LORA_UNDO_SCHEMA "loractl.undo/1"
+/* The pair with the SHA-256 of record.json: the names in it have no other proof. */
+#define LORA_UNDO_PROOF "record_sha256"
 
 /* Limits of loractl-undo(5). */
 #define LORA_UNDO_JSON_LIMIT   (256u << 20) /* bytes: a tensor of a merged model takes 150 */
