@@ -173,15 +173,17 @@ static enum lora_status check_record(const struct lora_plan *plan, const char *p
 				     struct lora_error *err)
 {
 	enum lora_path_kind kind = LORA_PATH_ABSENT;
+	struct stat link;
+	bool there = lstat(path, &link) == 0;
 	enum lora_status status = lora__path_kind(path, &kind, err);
 
-	if (status || kind == LORA_PATH_ABSENT)
+	if (status || (kind == LORA_PATH_ABSENT && !there))
 		return status;
 	if (!plan->options->force)
 		return lora__fail(err, LORA_USAGE,
 				  "undo record '%s' exists: remove it, or use --force",
 				  lora__escape(path));
-	if (!lora__undo_plausible(path))
+	if ((there && S_ISLNK(link.st_mode)) || !lora__undo_plausible(path))
 		return lora__fail(err, LORA_USAGE,
 				  "'%s' exists and is no undo record: choose another place",
 				  lora__escape(path));

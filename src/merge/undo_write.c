@@ -33,7 +33,7 @@ struct spool {
 };
 
 struct lora_undo_writer {
-	bool counts_only;
+	const char *path; /* NULL: counts only */
 	struct spool *spools;
 	size_t spool_count;
 	struct lora_undo_chunks *chunks; /* by job */
@@ -92,7 +92,7 @@ enum lora_status lora__undo_begin(struct lora_plan *plan, const char *path, stru
 	plan->undo = writer;
 	if (!writer)
 		return lora__fail_memory(err);
-	writer->counts_only = !path;
+	writer->path = path;
 	writer->chunks = calloc(plan->job_count + 1, sizeof(*writer->chunks));
 	writer->spools = calloc(plan->file_count + 1, sizeof(*writer->spools));
 	if (!writer->chunks || !writer->spools)
@@ -150,7 +150,7 @@ enum lora_status lora__undo_chunk(struct lora_undo_writer *writer, size_t file,
 	list->bytes += chunk.size;
 	if (spool->fd >= 0)
 		status =
-		    lora__write_at(spool->fd, "undo record", spool->size, data, chunk.size, err);
+		    lora__write_at(spool->fd, writer->path, spool->size, data, chunk.size, err);
 	spool->size += chunk.size;
 	return status;
 }
@@ -355,7 +355,7 @@ static enum lora_status put(struct record *r, const void *data, size_t size, str
 {
 	lora__hasher_update(r->hasher, data, size);
 	r->written += size;
-	return lora__write_at(r->fd, "undo record", r->written - size, data, size, err);
+	return lora__write_at(r->fd, r->plan->options->undo, r->written - size, data, size, err);
 }
 
 /* Row after row, in the type in which it is stored. */
@@ -396,7 +396,8 @@ static enum lora_status put_spool(struct record *r, const struct lora_tensor *t,
 		ssize_t got = pread(source->spool->fd, step, n, (off_t)(source->at + at));
 
 		if (got <= 0)
-			status = lora__fail_system(err, "cannot read the undo record back");
+			status = lora__fail_system(err, "cannot read '%s' back while it is made",
+						   lora__escape(r->plan->options->undo));
 		else
 			status = put(r, step, (size_t)got, err);
 		at += got > 0 ? (uint64_t)got : 0;
