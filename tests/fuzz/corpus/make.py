@@ -3,7 +3,7 @@
 """Makes the seeds of the fuzz targets: make.py [--check]
 
 Small files, each the shortest with some feature that a mutation is unlikely to invent. They are
-committed; --check fails if the files in safetensors/, index/ and tokenizer/ are not these (more may be there: inputs that
+committed; --check fails if the files in safetensors/, index/, tokenizer/ and lora/ are not these (more may be there: inputs that
 once found something stay).
 """
 import json
@@ -112,9 +112,36 @@ TOKENIZER = {
 }
 
 
+def lora():
+    """Seeds of fuzz_lora: a byte that says what the rest is, and that."""
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, os.path.join(HERE, "../../data/container"))
+    import make as container
+
+    files = {"a": [(b"hi", {}), (bytes(8), {"dtype": "F32", "shape": [2], "tensor": "t"})], "b/c": []}
+    manifest = container.manifest(1, None, files)
+    yield "manifest", b"\0" + manifest
+    yield "manifest-more", b"\0" + container.manifest(6, "11" * 32, files, crit=[], zebra={"a": [1, None]})
+    small = container.Container(0)
+    index, index_at = small.store([(b"hi", 1, 0, None), (bytes(8), 4, 1, None), (bytes(7) + b"x", 4, 1, 1)])
+    at = small.put(3, 1, manifest)
+    small.commit(1, manifest, at, index, index_at)
+    small.put(4, 0, container.sha(manifest) + b"untrusted comment: x\nRUQBAgMEBQYHCAAA\n")
+    small.commit()
+    data = len(b"hi") + 4 + 7
+    yield "index", b"\1" + struct.pack("<I", data) + index
+    yield "chunk", b"\2" + bytes([2 | 4 | 8]) + struct.pack("<HB", 8, 0) + struct.pack("<8I", 2, 2, 2 << 24 | 1, 2, 0, 0, 0, 0) + b"abcdefg"
+    frame = bytes.fromhex("28b52ffd20644d0000180001020100eee486")
+    yield "chunk-frame", b"\2" + bytes([0]) + struct.pack("<HB", 100, 0) + struct.pack("<8I", 1 << 24 | len(frame), *[0] * 7) + frame
+    yield "file", b"\3" + small.data
+    yield "mended", b"\4" + small.data
+
+
 def seeds():
     for name, data in TOKENIZER.items():
         yield "tokenizer/" + name, data
+    for name, data in lora():
+        yield "lora/" + name, data
     for name, data in SAFETENSORS.items():
         yield "safetensors/" + name, data
     for name, value in INDEX.items():
