@@ -10,6 +10,7 @@
 #include "base/arena.h"
 #include "base/digest.h"
 #include "formats/codec.h"
+#include "kern/planes.h"
 #include <loractl/types.h>
 
 /* Limits, each with its reason. Those of sizes in the file are part of the format. */
@@ -109,16 +110,9 @@ bool lora__commit_parse(struct lora_commit *commit, const uint8_t *bytes, uint64
 /* --- objects --------------------------------------------------------------------------------- */
 
 #define LORA_ENTRY_HEAD	    48u
-#define LORA_PLANES_MAX	    8u
 #define LORA_OBJECT_ROTATED 1u
 #define LORA_OBJECT_XOR	    2u
 #define LORA_NO_OBJECT	    UINT32_MAX
-
-/* How the bytes of an object are laid out in planes. */
-struct lora_layout {
-	uint8_t width; /* bytes of an element, and planes: 1, 2, 4 or 8 */
-	bool rotated;  /* the sign is moved below the mantissa, so that the exponent is a plane */
-};
 
 /* The layout that fits a type of numbers; width 1 for LORA_DTYPE_NONE. */
 struct lora_layout lora__layout_of(enum lora_dtype dtype);
@@ -190,13 +184,6 @@ enum lora_status lora__chunk_decode(struct lora_codec *codec, const struct lora_
 enum lora_status lora__chunk_encode(struct lora_codec *codec, const struct lora_chunk *chunk,
 				    const uint8_t *in, uint8_t *out, size_t *stored,
 				    uint8_t *scratch, struct lora_error *err);
-
-/* Planes of a chunk and back: out and in hold `size` bytes, a multiple of the width, and do not
- * overlap; parent is NULL or as long, and may be the `out` of a join. */
-void lora__planes_split(struct lora_layout layout, const uint8_t *in, const uint8_t *parent,
-			size_t size, uint8_t *out);
-void lora__planes_join(struct lora_layout layout, const uint8_t *in, const uint8_t *parent,
-		       size_t size, uint8_t *out);
 
 /* --- manifest -------------------------------------------------------------------------------- */
 

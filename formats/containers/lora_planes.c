@@ -8,8 +8,6 @@
  * and mantissas are stored as they are, at no cost in time. In f32 and bf16 the exponent straddles
  * two bytes; rotating every element left by one bit brings it into the top one.
  *
- *	f32    s eeeeeeee mmm....   ->  eeeeeeee mmm.... s     plane 3 is the exponent
- *
  * Against a parent, elements are combined by exclusive or first: what did not change is zero, what
  * changed little has zeros on top. It commutes with rotation and planes.
  *
@@ -50,109 +48,6 @@ struct lora_layout lora__layout_of(enum lora_dtype dtype)
 	}
 }
 
-/* --- planes ---------------------------------------------------------------------------------- */
-
-/* One loop for each width, so that the compiler sees constants. XOR with a parent is a pass before
- * (split) or after (join). */
-#define SPLIT(type, bits)                                                                          \
-	static void split_##type(const uint8_t *in, const uint8_t *parent, size_t n, bool rotated, \
-				 uint8_t *out)                                                     \
-	{                                                                                          \
-		const unsigned left = rotated ? 1 : 0, right = rotated ? (bits)-1 : 0;             \
-                                                                                                   \
-		for (size_t i = 0; i < n; i++) {                                                   \
-			type x, y = 0;                                                             \
-                                                                                                   \
-			memcpy(&x, in + i * sizeof(x), sizeof(x));                                 \
-			if (parent)                                                                \
-				memcpy(&y, parent + i * sizeof(y), sizeof(y));                     \
-			x = from_le_##type(x ^ y);                                                 \
-			x = (type)(x << left | (type)(x >> right & (rotated ? 1 : 0)));            \
-			for (unsigned k = 0; k < sizeof(x); k++)                                   \
-				out[k * n + i] = (uint8_t)(x >> 8 * k);                            \
-		}                                                                                  \
-	}                                                                                          \
-                                                                                                   \
-	static void join_##type(const uint8_t *in, const uint8_t *parent, size_t n, bool rotated,  \
-				uint8_t *out)                                                      \
-	{                                                                                          \
-		const unsigned right = rotated ? 1 : 0, left = rotated ? (bits)-1 : 0;             \
-                                                                                                   \
-		for (size_t i = 0; i < n; i++) {                                                   \
-			type x = 0, y = 0;                                                         \
-                                                                                                   \
-			for (unsigned k = 0; k < sizeof(x); k++)                                   \
-				x = (type)(x | (type)((type)in[k * n + i] << 8 * k));              \
-			x = (type)((type)(x >> right) |                                            \
-				   (type)((x & (rotated ? 1u : 0u)) << left));                     \
-			if (parent)                                                                \
-				memcpy(&y, parent + i * sizeof(y), sizeof(y));                     \
-			x = from_le_##type(x) ^ y;                                                 \
-			memcpy(out + i * sizeof(x), &x, sizeof(x));                                \
-		}                                                                                  \
-	}
-
-/* Its own inverse. */
-static uint16_t from_le_uint16_t(uint16_t x)
-{
-	uint8_t b[2];
-
-	memcpy(b, &x, sizeof(b));
-	return lora__get16(b);
-}
-
-static uint32_t from_le_uint32_t(uint32_t x)
-{
-	uint8_t b[4];
-
-	memcpy(b, &x, sizeof(b));
-	return lora__get32(b);
-}
-
-static uint64_t from_le_uint64_t(uint64_t x)
-{
-	uint8_t b[8];
-
-	memcpy(b, &x, sizeof(b));
-	return lora__get64(b);
-}
-
-SPLIT(uint16_t, 16)
-SPLIT(uint32_t, 32)
-SPLIT(uint64_t, 64)
-
-static void combine(const uint8_t *in, const uint8_t *parent, size_t size, uint8_t *out)
-{
-	for (size_t i = 0; i < size; i++)
-		out[i] = in[i] ^ (parent ? parent[i] : 0);
-}
-
-void lora__planes_split(struct lora_layout layout, const uint8_t *in, const uint8_t *parent,
-			size_t size, uint8_t *out)
-{
-	if (layout.width == 2)
-		split_uint16_t(in, parent, size / 2, layout.rotated, out);
-	else if (layout.width == 4)
-		split_uint32_t(in, parent, size / 4, layout.rotated, out);
-	else if (layout.width == 8)
-		split_uint64_t(in, parent, size / 8, layout.rotated, out);
-	else
-		combine(in, parent, size, out);
-}
-
-void lora__planes_join(struct lora_layout layout, const uint8_t *in, const uint8_t *parent,
-		       size_t size, uint8_t *out)
-{
-	if (layout.width == 2)
-		join_uint16_t(in, parent, size / 2, layout.rotated, out);
-	else if (layout.width == 4)
-		join_uint32_t(in, parent, size / 4, layout.rotated, out);
-	else if (layout.width == 8)
-		join_uint64_t(in, parent, size / 8, layout.rotated, out);
-	else
-		combine(in, parent, size, out);
-}
-
 /* --- decoding -------------------------------------------------------------------------------- */
 
 enum lora_status lora__words_check(const uint8_t *words, struct lora_layout layout, size_t size,
@@ -188,18 +83,21 @@ enum lora_status lora__words_check(const uint8_t *words, struct lora_layout layo
 	return LORA_OK;
 }
 
+/* Where the bytes of a plane are: as they are stored, or in `room` [n]. */
 static enum lora_status decode_plane(struct lora_codec *codec, uint32_t word, const uint8_t *stored,
-				     uint8_t *plane, size_t n, struct lora_error *err)
+				     size_t n, uint8_t *room, const uint8_t **plane,
+				     struct lora_error *err)
 {
+	*plane = room;
 	switch (word >> 24) {
 	case LORA_PLANE_STORED:
-		memcpy(plane, stored, n);
+		*plane = stored;
 		return LORA_OK;
 	case LORA_PLANE_REPEAT:
-		memset(plane, *stored, n);
+		memset(room, *stored, n);
 		return LORA_OK;
 	default:
-		return lora__frame_unpack(codec, stored, word & LENGTH_MASK, plane, n, err);
+		return lora__frame_unpack(codec, stored, word & LENGTH_MASK, room, n, err);
 	}
 }
 
@@ -208,17 +106,18 @@ enum lora_status lora__chunk_decode(struct lora_codec *codec, const struct lora_
 				    struct lora_error *err)
 {
 	size_t n = chunk->size / chunk->layout.width;
+	const uint8_t *planes[LORA_PLANES_MAX];
 
 	for (unsigned k = 0; k < chunk->layout.width; k++) {
 		uint32_t word = lora__get32(chunk->words + 4 * k);
 		enum lora_status status =
-		    decode_plane(codec, word, stored, scratch + k * n, n, err);
+		    decode_plane(codec, word, stored, n, scratch + k * n, &planes[k], err);
 
 		if (status)
 			return status;
 		stored += word & LENGTH_MASK;
 	}
-	lora__planes_join(chunk->layout, scratch, chunk->parent, chunk->size, out);
+	lora__planes_join(chunk->layout, planes, chunk->parent, chunk->size, out);
 	return LORA_OK;
 }
 
@@ -253,6 +152,24 @@ static struct census count(const uint8_t *plane, size_t n)
 	}
 	census.entropy *= (double)n / 8;
 	return census;
+}
+
+/* Mantissas are noise, and told from a sample: as good as nothing can be gained by frequencies that
+ * differ so little. */
+#define SAMPLE_BLOCK 4096u
+#define SAMPLES	     16u
+#define NOISE	     0.996
+
+static bool is_noise(const uint8_t *plane, size_t n)
+{
+	uint8_t sample[SAMPLES * SAMPLE_BLOCK];
+	size_t step = n / SAMPLES;
+
+	if (n < 4 * sizeof(sample))
+		return false;
+	for (unsigned i = 0; i < SAMPLES; i++)
+		memcpy(sample + i * SAMPLE_BLOCK, plane + i * step, SAMPLE_BLOCK);
+	return count(sample, sizeof(sample)).entropy > NOISE * (double)sizeof(sample);
 }
 
 /* Text and files, whose repeats the frequencies do not show; and planes where one byte rules, as in
@@ -298,10 +215,16 @@ static enum lora_status pack_plane(struct lora_codec *codec, const struct plane 
 static enum lora_status encode_plane(struct lora_codec *codec, const struct plane *plane,
 				     uint32_t *word, struct lora_error *err)
 {
-	struct census census = count(plane->bytes, plane->n);
+	struct census census;
 	enum lora_status status;
 	size_t packed;
 
+	if (!plane->text && is_noise(plane->bytes, plane->n)) {
+		memcpy(plane->out, plane->bytes, plane->n);
+		*word = lora__word(LORA_PLANE_STORED, (uint32_t)plane->n);
+		return LORA_OK;
+	}
+	census = count(plane->bytes, plane->n);
 	if (census.most == 1) {
 		*plane->out = *plane->bytes;
 		*word = lora__word(LORA_PLANE_REPEAT, 1);

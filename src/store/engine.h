@@ -140,6 +140,7 @@ struct lora_object_source {
 	enum lora_status (*read)(void *user, uint64_t offset, void *buffer, size_t size,
 				 struct lora_error *err);
 	void *user;
+	bool hashed; /* the bytes are those that the digest was made from: in memory, at rest */
 };
 
 /* Locks a container for writing, walks it, cuts off a tail. LORA_INPUT for one that is damaged. */

@@ -67,7 +67,7 @@ static enum lora_status copy_objects(struct collecting *c, struct lora_error *er
 
 	for (size_t f = 0; f < m->file_count; f++) {
 		struct region region = {c, f, 0};
-		const struct lora_object_source source = {read_region, &region};
+		const struct lora_object_source source = {read_region, &region, false};
 
 		for (size_t i = 0; i < m->files[f].count && !status; i++) {
 			const struct lora_manifest_part *part = &m->parts[m->files[f].first + i];

@@ -121,7 +121,7 @@ static enum lora_status add_part(struct packing *p, struct lora_manifest_file *o
 	struct lora_manifest *m = &p->manifest;
 	struct lora_manifest_part *parts =
 	    lora__manifest_room(m->parts, m->part_count, sizeof(*parts));
-	const struct lora_object_source source = {read_region, region};
+	struct lora_object_source source = {read_region, region, false};
 	enum lora_status status;
 
 	if (!parts)
@@ -133,6 +133,7 @@ static enum lora_status add_part(struct packing *p, struct lora_manifest_file *o
 	status = hash_part(p, region, part, err);
 	if (status)
 		return status;
+	source.hashed = region->bytes != NULL;
 	p->result->objects++;
 	if (lora__object_find(p->writer.store, &part->digest) != LORA_NO_OBJECT)
 		p->result->reused++;

@@ -436,10 +436,13 @@ static uint8_t noise(void)
 	return (uint8_t)(seed >> 24);
 }
 
-static void planes(void **state)
+static void cut_in_planes(void **state)
 {
 	static const unsigned widths[] = {1, 2, 4, 8};
-	uint8_t in[8 * 37], parent[8 * 37], out[8 * 37], back[8 * 37];
+	/* More than a block of the loops, and no multiple of one. */
+	enum { N = 1237 };
+	static uint8_t in[8 * N], parent[8 * N], out[8 * N], back[8 * N];
+	const uint8_t *planes[8];
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(in); i++) {
@@ -450,7 +453,7 @@ static void planes(void **state)
 		for (unsigned mode = 0; mode < 4; mode++) {
 			struct lora_layout layout = {(uint8_t)widths[w], mode & 1 && w};
 			const uint8_t *p = mode & 2 ? parent : NULL;
-			size_t n = 37, size = n * widths[w];
+			size_t n = N, size = n * widths[w];
 
 			lora__planes_split(layout, in, p, size, out);
 			for (size_t i = 0; i < n; i++)
@@ -458,11 +461,13 @@ static void planes(void **state)
 					assert_int_equal(
 					    out[k * n + i],
 					    plane_byte(in, p, widths[w], layout.rotated, i, k));
-			lora__planes_join(layout, out, p, size, back);
+			for (unsigned k = 0; k < 8; k++)
+				planes[k] = out + k * n;
+			lora__planes_join(layout, planes, p, size, back);
 			assert_memory_equal(back, in, size);
 			if (p) { /* in place of the parent, as chains are decoded */
 				memcpy(back, parent, size);
-				lora__planes_join(layout, out, back, size, back);
+				lora__planes_join(layout, planes, back, size, back);
 				assert_memory_equal(back, in, size);
 			}
 		}
@@ -569,7 +574,7 @@ int main(void)
 	    cmocka_unit_test(records),	     cmocka_unit_test(commits),
 	    cmocka_unit_test(commit_fields), cmocka_unit_test(index_good),
 	    cmocka_unit_test(index_bad),     cmocka_unit_test(index_depth),
-	    cmocka_unit_test(planes),	     cmocka_unit_test(layouts),
+	    cmocka_unit_test(cut_in_planes), cmocka_unit_test(layouts),
 	    cmocka_unit_test(chunks),	     cmocka_unit_test(frames_that_lie),
 	};
 
