@@ -37,11 +37,12 @@ struct lora_public_key {
 struct lora_secret_key; /* lives in locked memory that enters no core dump, wiped when closed */
 
 /* Where passphrases come from. `read` puts one (without a newline or NUL) into `buffer`, `room`
- * bytes of locked memory; `confirm` asks for a new one, twice. Called only where one is needed. */
+ * bytes of locked memory; `confirm` asks for a new one, twice. False, and err set, if there is
+ * none. Called only where one is needed. */
 struct lora_passphrase {
 	void *user;
-	enum lora_status (*read)(void *user, const char *what, bool confirm, char *buffer,
-				 size_t room, size_t *length, struct lora_error *err);
+	bool (*read)(void *user, const char *what, bool confirm, char *buffer, size_t room,
+		     size_t *length, struct lora_error *err);
 };
 
 /* Makes NAME.key (mode 0600) and NAME.pub; both or none. passphrase NULL: the secret key is stored

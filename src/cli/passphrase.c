@@ -164,17 +164,20 @@ static enum lora_status from_descriptor(const char *text, char *buffer, size_t r
 	return read_line((int)fd, false, buffer, room, length, err);
 }
 
-static enum lora_status read_passphrase(void *user, const char *what, bool confirm, char *buffer,
-					size_t room, size_t *length, struct lora_error *err)
+static bool read_passphrase(void *user, const char *what, bool confirm, char *buffer, size_t room,
+			    size_t *length, struct lora_error *err)
 {
 	const struct passphrase *passphrase = user;
 	const char *file = getenv("LORACTL_PASSPHRASE_FILE");
+	enum lora_status status;
 
 	if (passphrase->fd)
-		return from_descriptor(passphrase->fd, buffer, room, length, err);
-	if (file && *file)
-		return from_file(passphrase->ui, file, buffer, room, length, err);
-	return from_terminal(what, confirm, buffer, room, length, err);
+		status = from_descriptor(passphrase->fd, buffer, room, length, err);
+	else if (file && *file)
+		status = from_file(passphrase->ui, file, buffer, room, length, err);
+	else
+		status = from_terminal(what, confirm, buffer, room, length, err);
+	return status == LORA_OK;
 }
 
 struct lora_passphrase passphrase_source(struct passphrase *passphrase)

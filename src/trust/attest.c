@@ -119,10 +119,10 @@ enum lora_status lora_attest_write(const char *path, const char *envelope, bool 
 
 struct lora_attestation {
 	struct lora_arena arena;
-	char *statement; /* malloc'd */
+	struct lora_payload payload;
 	const char *type;
 	struct lora_subject *subjects;
-	size_t count, signer;
+	size_t count;
 };
 
 static enum lora_status read_subject(struct lora_attestation *attestation,
@@ -150,14 +150,14 @@ static enum lora_status read_subject(struct lora_attestation *attestation,
 }
 
 /* The payload, whose signature is right. (2) */
-static enum lora_status read_statement(struct lora_attestation *attestation, size_t size,
-				       struct lora_error *err)
+static enum lora_status read_statement(struct lora_attestation *attestation, struct lora_error *err)
 {
 	struct lora_json *json = NULL;
 	const struct lora_json *subjects, *at;
 	const char *type, *predicate;
 	size_t count;
-	enum lora_status status = lora__json_parse(&json, attestation->statement, size, err);
+	enum lora_status status =
+	    lora__json_parse(&json, attestation->payload.text, attestation->payload.size, err);
 
 	if (status)
 		return lora__context(err, status, "the payload");
@@ -191,15 +191,14 @@ enum lora_status lora_attestation_open(struct lora_attestation **out, const char
 				       size_t count, struct lora_error *err)
 {
 	struct lora_attestation *attestation = calloc(1, sizeof(*attestation));
-	size_t length;
 	enum lora_status status = attestation ? LORA_OK : lora__fail_memory(err);
 
 	*out = NULL;
 	if (!status)
-		status = lora__envelope_open(&attestation->statement, &length, &attestation->signer,
-					     envelope, size, keys, count, err);
+		status =
+		    lora__envelope_open(&attestation->payload, envelope, size, keys, count, err);
 	if (!status)
-		status = read_statement(attestation, length, err);
+		status = read_statement(attestation, err);
 	if (status)
 		lora_attestation_close(attestation);
 	else
@@ -212,7 +211,7 @@ void lora_attestation_close(struct lora_attestation *attestation)
 	if (!attestation)
 		return;
 	lora__arena_fini(&attestation->arena);
-	free(attestation->statement);
+	free(attestation->payload.text);
 	free(attestation);
 }
 
@@ -223,12 +222,12 @@ const char *lora_attestation_type(const struct lora_attestation *attestation)
 
 const char *lora_attestation_statement(const struct lora_attestation *attestation)
 {
-	return attestation->statement;
+	return attestation->payload.text;
 }
 
 size_t lora_attestation_signer(const struct lora_attestation *attestation)
 {
-	return attestation->signer;
+	return attestation->payload.signer;
 }
 
 size_t lora_attestation_subject_count(const struct lora_attestation *attestation)

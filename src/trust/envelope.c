@@ -146,28 +146,27 @@ static enum lora_status check(const struct lora_json *json, const uint8_t *pae, 
 	return LORA_OK;
 }
 
-static enum lora_status check_all(const struct lora_json *signatures, const char *payload,
-				  size_t size, const struct lora_public_key *keys, size_t count,
-				  size_t *signer, struct lora_error *err)
+static enum lora_status check_all(const struct lora_json *signatures, struct lora_payload *payload,
+				  const struct lora_public_key *keys, size_t count,
+				  struct lora_error *err)
 {
 	size_t length;
-	uint8_t *pae = encode_pae(payload, size, &length);
+	uint8_t *pae = encode_pae(payload->text, payload->size, &length);
 	enum lora_status status = pae ? LORA_OK : lora__fail_memory(err);
 
-	*signer = SIZE_MAX;
+	payload->signer = SIZE_MAX;
 	for (const struct lora_json *at = lora__json_first(signatures); at && !status;
 	     at = lora__json_next(at))
-		status = check(at, pae, length, keys, count, signer, err);
+		status = check(at, pae, length, keys, count, &payload->signer, err);
 	free(pae);
-	if (!status && *signer == SIZE_MAX)
+	if (!status && payload->signer == SIZE_MAX)
 		status = lora__fail(err, LORA_NO,
 				    "no signature of it is right by a key that is "
 				    "trusted");
 	return status;
 }
 
-enum lora_status lora__envelope_open(char **payload, size_t *payload_size, size_t *signer,
-				     const char *text, size_t size,
+enum lora_status lora__envelope_open(struct lora_payload *out, const char *text, size_t size,
 				     const struct lora_public_key *keys, size_t count,
 				     struct lora_error *err)
 {
@@ -176,7 +175,7 @@ enum lora_status lora__envelope_open(char **payload, size_t *payload_size, size_
 	const char *base64, *type;
 	enum lora_status status = lora__sodium(err);
 
-	*payload = NULL;
+	*out = (struct lora_payload){.text = NULL};
 	if (!status && size > LORA_ENVELOPE_LIMIT)
 		status = lora__fail(err, LORA_INPUT, "it is no envelope: larger than %zu bytes",
 				    LORA_ENVELOPE_LIMIT);
@@ -195,14 +194,14 @@ enum lora_status lora__envelope_open(char **payload, size_t *payload_size, size_
 	else if (strcmp(type, PAYLOAD_TYPE) != 0)
 		status = lora__fail(err, LORA_INPUT, "it holds '%s', not " PAYLOAD_TYPE,
 				    lora__escape(type));
-	else if (!(*payload = decode(base64, payload_size)))
+	else if (!(out->text = decode(base64, &out->size)))
 		status = lora__fail(err, LORA_INPUT, "its payload is no base64");
 	if (!status)
-		status = check_all(signatures, *payload, *payload_size, keys, count, signer, err);
+		status = check_all(signatures, out, keys, count, err);
 	lora__json_free(json);
 	if (status) {
-		free(*payload);
-		*payload = NULL;
+		free(out->text);
+		*out = (struct lora_payload){.text = NULL};
 	}
 	return status;
 }

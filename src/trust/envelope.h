@@ -10,10 +10,14 @@
 /* malloc'd text, a line. */
 enum lora_status lora__envelope_seal(char **text, const char *payload, size_t size,
 				     const struct lora_secret_key *key, struct lora_error *err);
-/* The payload (malloc'd, with a NUL behind it) and which of the keys signed it. LORA_NO: none of
- * them did. */
-enum lora_status lora__envelope_open(char **payload, size_t *payload_size, size_t *signer,
-				     const char *text, size_t size,
+/* What came out of one. */
+struct lora_payload {
+	char *text;	     /* malloc'd, with a NUL behind it */
+	size_t size, signer; /* which of the keys signed it */
+};
+
+/* LORA_NO: none of the keys signed it. */
+enum lora_status lora__envelope_open(struct lora_payload *out, const char *text, size_t size,
 				     const struct lora_public_key *keys, size_t count,
 				     struct lora_error *err);
 /* Does it look like one? For a probe only. */

@@ -67,6 +67,23 @@ static void make_check(const struct inside *inside, uint8_t check[CHECK_SIZE])
 	sodium_memzero(&state, sizeof(state));
 }
 
+/* PASSPHRASE_ROOM bytes are at text. */
+static enum lora_status ask(const struct lora_passphrase *passphrase, const char *what,
+			    bool confirm, char *text, size_t *length, struct lora_error *err)
+{
+	struct lora_error own = LORA_ERROR_INIT;
+
+	if (!passphrase->read(passphrase->user, what, confirm, text, PASSPHRASE_ROOM, length, &own))
+		return lora__fail(err, own.status, "%s", own.message);
+	if (*length >= PASSPHRASE_ROOM)
+		return lora__fail(err, LORA_USAGE, "the passphrase is longer than %d bytes",
+				  PASSPHRASE_ROOM - 1);
+	if (confirm && *length == 0)
+		return lora__fail(err, LORA_USAGE,
+				  "the passphrase is empty: give one, or use --no-passphrase");
+	return LORA_OK;
+}
+
 /* Asks for the passphrase, and XORs its stream over sealed->sealed. */
 static enum lora_status apply(struct lora_sealed *sealed, const struct lora_passphrase *passphrase,
 			      const char *what, bool confirm, struct lora_error *err)
@@ -79,14 +96,7 @@ static enum lora_status apply(struct lora_sealed *sealed, const struct lora_pass
 	if (!text || !stream)
 		status = lora__fail_memory(err);
 	if (!status)
-		status = passphrase->read(passphrase->user, what, confirm, text, PASSPHRASE_ROOM,
-					  &length, err);
-	if (!status && length >= PASSPHRASE_ROOM)
-		status = lora__fail(err, LORA_USAGE, "the passphrase is longer than %d bytes",
-				    PASSPHRASE_ROOM - 1);
-	if (!status && confirm && length == 0)
-		status = lora__fail(err, LORA_USAGE,
-				    "the passphrase is empty: give one, or use --no-passphrase");
+		status = ask(passphrase, what, confirm, text, &length, err);
 	if (!status &&
 	    crypto_pwhash_scryptsalsa208sha256(stream, LORA_SEALED_SIZE, text, length, sealed->salt,
 					       sealed->operations, (size_t)sealed->memory) != 0)
@@ -305,7 +315,8 @@ static enum lora_status generate(struct lora_public_key *public, const char *pat
 		lora__public_emit(text, sizeof(text), comment ? comment : label, public);
 		lora__sealed_emit(secret, LORA_MINISIG_LIMIT,
 				  comment      ? comment
-				  : passphrase ? "minisign encrypted secret key"
+				  : passphrase ? "minisign encrypted "
+						 "secret key"
 					       : "minisign secret key",
 				  sealed);
 		status = write_pair(paths[0], paths[1], secret, text, err);

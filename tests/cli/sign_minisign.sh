@@ -45,11 +45,11 @@ done
 
 # A file that is a hash, with the signature over the file of that hash relabelled as legacy.
 minisign -S -m large -s theirs.key >/dev/null
-b2sum large | head -c 128 | xxd -r -p >hash
-sed '2s/^RU/RW/' large.minisig >hash.minisig
-expect_equal "$(sed -n 2p hash.minisig | base64 -d | head -c 2)" Ed
-expect_exit 0 minisign -V -m hash -p theirs.pub
-expect_exit 1 "$LORACTL" verify hash -p theirs.pub
+b2sum large | head -c 128 | xxd -r -p >hashed
+sed '2s/^RU/RW/' large.minisig >hashed.minisig
+expect_equal "$(sed -n 2p hashed.minisig | base64 -d | head -c 2)" Ed
+expect_exit 0 minisign -V -m hashed -p theirs.pub
+expect_exit 1 "$LORACTL" verify hashed -p theirs.pub
 
 # A directory's list; our comment; a comment as long as it may be.
 mkdir dir && echo a >dir/a
