@@ -101,6 +101,21 @@ static void signature__is_checked(void **state)
 	assert_int_equal(check(text, "hello\n", 6), LORA_MATCH_NOT_CONTENT);
 }
 
+/* A signature over a hash, relabelled as one over a file that is that hash. */
+static void signature__is_not_one_over_its_hash(void **state)
+{
+	struct lora_message message = {.data = "hello\n", .size = 6};
+	struct lora_error err = LORA_ERROR_INIT;
+	uint8_t hash[LORA_HASH_SIZE];
+	char text[LORA_MINISIG_LIMIT];
+
+	(void)state;
+	assert_int_equal(lora__message_hash(&message, hash, NULL, NULL, &err), LORA_OK);
+	strcpy(text, prehashed_text);
+	strstr(text, "\nRU")[2] = 'W';
+	assert_int_equal(check(text, (const char *)hash, sizeof(hash)), LORA_MATCH_NOT_CONTENT);
+}
+
 static void signature__has_one_spelling(void **state)
 {
 	struct lora_error err = LORA_ERROR_INIT;
@@ -144,6 +159,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(public_key__is_parsed),
 	    cmocka_unit_test(signature__is_checked),
+	    cmocka_unit_test(signature__is_not_one_over_its_hash),
 	    cmocka_unit_test(signature__has_one_spelling),
 	    cmocka_unit_test(secret_key__is_parsed),
 	};
