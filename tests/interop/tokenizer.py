@@ -330,6 +330,19 @@ def deepseek():
     return byte_level(pre_tokenizers.Sequence(parts), 4000)
 
 
+def behaviors():
+    """Matches next to one another, under every behavior."""
+    parts = [
+        pre_tokenizers.Split(Regex("\\p{Han}|[ 0-4]"), "merged_with_previous"),
+        pre_tokenizers.Split(Regex("[aeiou\n]"), "merged_with_next"),
+        pre_tokenizers.Split(Regex("\\p{Ll}|\\p{M}"), "contiguous"),
+        pre_tokenizers.Split("=", "removed"),
+        pre_tokenizers.Split(Regex("[5-9]"), "merged_with_next", invert=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+    return byte_level(pre_tokenizers.Sequence(parts))
+
+
 def removed():
     """A Split that throws away, one that is inverted, one that also matches nothing."""
     parts = [
@@ -412,7 +425,7 @@ def bare():
     return train(t, 800, ["<unk>"], limit_alphabet=120)
 
 
-CASES = [gpt2, gpt2_prefix, smollm2, digits_rows, llama3, qwen2, o200k, cl100k, deepseek, removed, llama2, tinyllama, mistral_first,
+CASES = [gpt2, gpt2_prefix, smollm2, digits_rows, llama3, qwen2, o200k, cl100k, deepseek, behaviors, removed, llama2, tinyllama, mistral_first,
          mistral_always, metaspace_never, no_fallback, fused_unknown, some_bytes, nfkc_lower, nfd_accents, nfkd_replace, bare]
 
 
