@@ -306,7 +306,7 @@ struct lora_trie {
 };
 
 struct lora_added_set {
-	struct lora_map ids;
+	struct lora_map places; /* content -> index in `at` */
 	struct lora_added *at;
 	uint32_t count;
 	uint32_t next;			/* the highest id among them, and 1 */
@@ -335,6 +335,9 @@ enum lora_status lora__added_read(struct lora_added_set *set, struct lora_bpe *b
 enum lora_status lora__added_build(struct lora_added_set *set, struct lora_bpe *bpe,
 				   struct lora_arena *arena, const struct lora_stages *normalizer,
 				   struct lora_error *err);
+/* The added token with this content, or NULL. */
+const struct lora_added *lora__added_find(const struct lora_added_set *set, const char *content,
+					  size_t length);
 void lora__added_fini(struct lora_added_set *set);
 /* Cuts text[0 .. size) into pieces of `to`: added tokens, and what is between them. */
 enum lora_status lora__added_cut(const struct lora_added_search *search, const char *text,

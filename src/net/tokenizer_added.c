@@ -71,7 +71,8 @@ static enum lora_status place(struct lora_added_set *set, struct lora_added *tok
 	if (token->id >= set->next)
 		set->next = token->id + 1;
 	bpe->tokens[token->id].special = token->special;
-	status = lora__map_add(&set->ids, token->content, token->length, token->id, &present, err);
+	status =
+	    lora__map_add(&set->places, token->content, token->length, set->count, &present, err);
 	if (status == LORA_OK && present)
 		return lora__fail(err, LORA_INPUT, "'%s' is there twice",
 				  lora__escape(token->content));
@@ -282,11 +283,19 @@ enum lora_status lora__added_build(struct lora_added_set *set, struct lora_bpe *
 	return status;
 }
 
+const struct lora_added *lora__added_find(const struct lora_added_set *set, const char *content,
+					  size_t length)
+{
+	uint32_t place = lora__map_find(&set->places, content, length);
+
+	return place == UINT32_MAX ? NULL : &set->at[place];
+}
+
 void lora__added_fini(struct lora_added_set *set)
 {
 	trie_fini(&set->plain);
 	trie_fini(&set->normal);
-	lora__map_fini(&set->ids);
+	lora__map_fini(&set->places);
 	lora__regex_free(set->word);
 	*set = (struct lora_added_set){0};
 }
