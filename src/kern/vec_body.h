@@ -224,17 +224,26 @@ static void mix(float *out, const float *V, size_t ld, const float *p, size_t ro
 	}
 }
 
+/* Vectors whose exponentials are added before their sum is added to the others': beside one large
+ * term a long row of small ones would be rounded away, and always in the same direction. */
+#define RUN 16
+
 static void softmax(float *x, float scale, size_t n)
 {
 	vf shift = splat(scale * max_of(x, n)), s = splat(scale), sum = {0};
 	size_t i = 0;
 	float total;
 
-	for (; i + LANES <= n; i += LANES) {
-		vf e = exp_of(s * load_f32(x + i) - shift);
+	while (i + LANES <= n) {
+		vf part = {0};
 
-		store(x + i, e);
-		sum += e;
+		for (size_t k = 0; k < RUN && i + LANES <= n; k++, i += LANES) {
+			vf e = exp_of(s * load_f32(x + i) - shift);
+
+			store(x + i, e);
+			part += e;
+		}
+		sum += part;
 	}
 	total = sum_of(sum);
 	if (i < n) {
@@ -251,13 +260,17 @@ static void softmax(float *x, float scale, size_t n)
 static double log_sum_exp(const float *x, size_t n)
 {
 	float most = max_of(x, n), rest[LANES] = {0};
-	vf shift = splat(most), sum = {0};
+	vf shift = splat(most);
+	double total = 0;
 	size_t i = 0;
-	double total;
 
-	for (; i + LANES <= n; i += LANES)
-		sum += exp_of(load_f32(x + i) - shift);
-	total = (double)sum_of(sum);
+	while (i + LANES <= n) {
+		vf part = {0};
+
+		for (size_t k = 0; k < RUN && i + LANES <= n; k++, i += LANES)
+			part += exp_of(load_f32(x + i) - shift);
+		total += (double)sum_of(part);
+	}
 	if (i < n) {
 		store(rest, exp_of(load_part(x + i, n - i) - shift));
 		for (size_t k = 0; i + k < n; k++)

@@ -296,6 +296,108 @@ def case_smollm2(dtype, folder):
 
 
 # ------------------------------------------------------------------------------------------------
+# the commands: perplexity to five digits, greedy text to the letter
+
+
+def loractl(*arguments):
+    done = subprocess.run([str(BINARY), *map(str, arguments)], capture_output=True)
+    assert done.returncode == 0, f"loractl {arguments[0]}: exit {done.returncode}: {done.stderr.decode()}"
+    return done.stdout
+
+
+def perplexity(model, tokenizer, lines):
+    """Every line an example; special tokens as the tokenizer adds them; the first token is not predicted."""
+    total = count = 0
+    for line in lines:
+        ids = tokenizer(line)["input_ids"]
+        if len(ids) < 2:
+            continue
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, :-1].double()
+        total += torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="sum").item()
+        count += len(ids) - 1
+    return math.exp(total / count), count
+
+
+def case_perplexity(dtype, folder):
+    path, text = SMOLLM2 / dtype, ROOT / "tests/data/tiny/style1.txt"
+    model, tokenizer = load(path), transformers.AutoTokenizer.from_pretrained(path)
+    seen = []
+    for adapter in (None, SMOLLM2 / "adapter-r16"):
+        if adapter:
+            model = peft.PeftModel.from_pretrained(model, adapter).eval()
+        want, count = perplexity(model, tokenizer, text.read_text().splitlines())
+        got = json.loads(loractl("eval", path, "--data", text, "--json", *(["--adapter", adapter] if adapter else [])))
+        assert got["tokens"] == count, (got["tokens"], count)
+        assert abs(got["perplexity"] / want - 1) < 5e-6, f"perplexity {got['perplexity']:.8g}, not {want:.8g}"
+        seen.append(f"{got['perplexity']:.6g}")
+    return ", with the adapter ".join(seen)
+
+
+PROMPTS = ["The capital of France is", "def fibonacci(n):", "Once upon a time, in a", "Zürich liegt"]
+
+
+def greedy(model, tokenizer, prompt, chat=False):
+    if chat:
+        prompt = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=not chat)["input_ids"]
+    with torch.no_grad():
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=64, do_sample=False)
+    return tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True)
+
+
+def case_greedy(dtype, folder):
+    path, adapter = SMOLLM2 / dtype, SMOLLM2 / "adapter-r16"
+    model, tokenizer = load(path), transformers.AutoTokenizer.from_pretrained(path)
+    model.generation_config.repetition_penalty = 1.0
+    for prompt in PROMPTS:
+        want, got = greedy(model, tokenizer, prompt), loractl("generate", path, "--prompt", prompt, "-n", 64).decode()
+        assert got == want + "\n", f"{prompt!r}: {got!r}, not {want!r}"
+    prompt = "Name three rivers of Europe."
+    want, got = greedy(model, tokenizer, prompt, True), loractl("generate", path, "--chat", "--prompt", prompt, "-n", 64).decode()
+    assert got == want + "\n", f"chat: {got!r}, not {want!r}"
+    model = peft.PeftModel.from_pretrained(model, adapter).eval()
+    want = greedy(model, tokenizer, PROMPTS[0])
+    got = loractl("generate", path, "--adapter", adapter, "--prompt", PROMPTS[0], "-n", 64).decode()
+    assert got == want + "\n", f"with the adapter: {got!r}, not {want!r}"
+    return f"{len(PROMPTS) + 2} texts of 64 tokens"
+
+
+# ------------------------------------------------------------------------------------------------
+# what cannot be run is refused by name
+
+
+def case_refused(folder):
+    """Adapters that exclude each other, or that would have no strength."""
+    base = make("llama", folder / "base")
+    arguments = dict(r=4, lora_alpha=6, target_modules=["q_proj"])
+    kinds = {
+        "plain": arguments,
+        "dora": dict(arguments, use_dora=True),
+        "head": dict(arguments, modules_to_save=["lm_head"]),
+        "tokens": dict(arguments, trainable_token_indices={"embed_tokens": [3, 9]}),
+    }
+    places = {name: make_adapters(base, [(kind, 1)], folder / name)[0][0] for name, kind in kinds.items()}
+    other = make_adapters(base, [(kinds["plain"], 1), (kinds["head"], 1), (kinds["tokens"], 1)], folder / "other")
+    cases = [
+        ([(places["dora"], 0.5)], "applies DoRA to it, which has no strength"),
+        ([(places["dora"], 1), (places["plain"], 1)], "has DoRA and another edit"),
+        ([(places["dora"], 1), (places["dora"], 1)], "has DoRA and another edit"),
+        ([(places["head"], 2)], "replaces it, which has no strength"),
+        ([(places["head"], 1), (other[1][0], 1)], "two adapters replace 'lm_head.weight' with different values"),
+        ([(places["tokens"], 1), (other[2][0], 1)], "two adapters replace 'model.embed_tokens.weight' with different values"),
+    ]
+    for adapters, said in cases:
+        try:
+            ours(base, [1, 2], adapters=adapters)
+        except AssertionError as e:
+            assert "exit 3" in str(e) and said in str(e), f"not '{said}': {e}"
+        else:
+            raise AssertionError(f"not refused: {said}")
+    return f"{len(cases)} refusals"
+
+
+# ------------------------------------------------------------------------------------------------
 
 
 def cases():
@@ -304,6 +406,10 @@ def cases():
     table.update({f"tiny-{family}": (lambda folder, family=family: case_tiny(family, folder)) for family in ("llama", "gpt2")})
     for name, dtype in (("adapter-r16", "f32"), ("adapter-rs", "bf16"), ("adapter-r192", "f32")):
         table[f"smollm2-{name}"] = lambda folder, name=name, dtype=dtype: case_smollm2_adapter(name, dtype, folder)
+    table["refused"] = case_refused
+    for dtype in ("f32", "bf16"):
+        table[f"perplexity-{dtype}"] = lambda folder, dtype=dtype: case_perplexity(dtype, folder)
+        table[f"greedy-{dtype}"] = lambda folder, dtype=dtype: case_greedy(dtype, folder)
     for dtype in ("f32", "bf16", "f16"):
         table[f"smollm2-{dtype}"] = lambda folder, dtype=dtype: case_smollm2(dtype, folder)
     return table

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "guarded.h"
@@ -247,6 +248,25 @@ static void vec__softmax_of_extremes(void **state)
 	}
 }
 
+/* One likely token and a vocabulary of unlikely ones: together they count. */
+static void vec__long_tails_are_not_lost(void **state)
+{
+	enum { N = 49152 };
+	float *x = malloc(N * sizeof(float));
+	double sum = 1;
+
+	(void)state;
+	assert_non_null(x);
+	for (size_t i = 0; i < N; i++) {
+		x[i] = i == 5 ? 3 : -15 + noise();
+		sum += i == 5 ? 0 : exp((double)x[i] - 3);
+	}
+	for (size_t t = 0; t < 4 && table(t); t++)
+		near_to("log_sum_exp", table(t)->isa, N, table(t)->log_sum_exp(x, N) - 3, log(sum),
+			1e-8 + 0.01 * log(sum));
+	free(x);
+}
+
 static double silu(double x)
 {
 	return x / (1 + exp(-x));
@@ -394,6 +414,7 @@ int main(void)
 	    cmocka_unit_test(vec__mix),
 	    cmocka_unit_test(vec__softmax),
 	    cmocka_unit_test(vec__softmax_of_extremes),
+	    cmocka_unit_test(vec__long_tails_are_not_lost),
 	    cmocka_unit_test(vec__activations),
 	    cmocka_unit_test(vec__norms),
 	    cmocka_unit_test(vec__rotate),
