@@ -30,7 +30,7 @@ static enum lora_status number(const struct lora_json *object, const char *key, 
 {
 	const struct lora_json *member = lora__json_get(object, key);
 
-	if (lora__json_double(member, value) && *value > 0 && *value <= 1e9)
+	if (lora__json_double(member, value) && *value > 0 && *value <= 1e15)
 		return LORA_OK;
 	return lora__fail(err, LORA_INPUT, "config.json: rope's '%s' is %s", key,
 			  member ? "no usable number" : "missing");
@@ -183,5 +183,11 @@ enum lora_status lora__spec_rope(struct lora_spec *spec, const struct lora_json 
 
 		spec->inverse[i] = 1 / (float)pow(rope.theta, (double)exponent);
 	}
-	return scale(spec, rope.object, err);
+	status = scale(spec, rope.object, err);
+	for (size_t i = 0; i < dim / 2 && !status; i++)
+		if (!isfinite(spec->inverse[i]))
+			status = lora__fail(err, LORA_INPUT,
+					    "config.json: rope's settings give angles that are not "
+					    "finite");
+	return status;
 }
