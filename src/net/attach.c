@@ -64,6 +64,10 @@ static enum lora_status resolve(struct attaching *at, struct lora_error *err)
 		else if (!status && at->resolved[i].unmatched_count)
 			status = lora__adapter_refuse_unmatched(&at->resolved[i], adapter,
 								at->net->model, at->observer, err);
+		if (!status && at->resolved[i].edit_count == 0)
+			status = lora__fail(err, LORA_INPUT,
+					    "adapter '%s' changes nothing of this model",
+					    lora__escape(lora_adapter_name(adapter)));
 		if (!status)
 			status = check_binding(at, &at->inputs[i], err);
 	}

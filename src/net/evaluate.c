@@ -124,9 +124,8 @@ static enum lora_status evaluate(struct evaluation *e, struct lora_net *net, con
 	enum lora_status status = survey(e, net, path, &longest, err);
 	double began;
 
-	if (!status) /* room for a batch of several short ones, too */
-		status = lora__net_state_make(
-		    &e->state, net, longest > LORA_NET_BATCH ? longest : LORA_NET_BATCH, err);
+	if (!status) /* a batch is full before there is no room for a further text */
+		status = lora__net_state_make(&e->state, net, longest + LORA_NET_BATCH, err);
 	if (status)
 		return status;
 	lora__watch_init(&e->watch, observer, "evaluate", e->bytes);

@@ -193,6 +193,18 @@ cp -r llama-adapter a
 edit poke a/adapter_model.safetensors base_model.model.model.layers.1.mlp.up_proj.lora_B.weight 3 nan
 not_evaluated 3 'lora_B\.weight.* is not finite' llama --adapter a --data style1.txt
 not_evaluated 3 'find no place|not supported' gpt2 --adapter llama-adapter --data style1.txt
+not_evaluated 3 "adapter 'llama-adapter' changes nothing" gpt2 --adapter llama-adapter --allow-unmatched --data style1.txt
+cp -r llama-adapter part
+edit rename part/adapter_model.safetensors base_model.model.model.layers.1.mlp.up_proj.lora_B.weight \
+	base_model.model.model.layers.7.mlp.up_proj.lora_B.weight
+edit rename part/adapter_model.safetensors base_model.model.model.layers.1.mlp.up_proj.lora_A.weight \
+	base_model.model.model.layers.7.mlp.up_proj.lora_A.weight
+not_evaluated 3 '2 of its 56 tensors find no place' llama --adapter part --data style1.txt
+expect_exit 0 "$LORACTL" eval llama --adapter part --allow-unmatched --data style1.txt
+expect_stderr 'part: 2 tensors find no place in the model: left out'
+echo 'model.layers.7 model.layers.1' >map
+done_reading "$LORACTL" eval llama --adapter part --key-map map --data style2.txt --json
+expect_figure perplexity 2.1237
 not_evaluated 2 'weight is no decimal' llama --adapter llama-adapter:x --data style1.txt
 not_evaluated 3 'no/such' llama --adapter no/such --data style1.txt
 cp -r llama-adapter bound
