@@ -3,12 +3,12 @@
  *
  * The first byte says what the rest is:
  *
- *	0  a manifest		what is accepted is emitted again as it was, if it has no unknown members
- *	1  an INDEX		for DATA of as many bytes as it says; parents are before, sizes agree
- *	2  a chunk		width, rotation, parent; words; stored bytes
+ *	0  a manifest		what is accepted is emitted again as it was, if it has no unknown
+ *members 1  an INDEX		for DATA of as many bytes as it says; parents are before, sizes
+ *agree 2  a chunk		width, rotation, parent; words; stored bytes
  *	3  a file		as it is
- *	4  a file		after its digests have been made right: so that what is wrong in it is
- *				seen by what lies behind them
+ *	4  a file		after its digests have been made right: so that what is wrong in it
+ *is seen by what lies behind them
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -58,20 +58,20 @@ static void fuzz_index(const uint8_t *data, size_t size)
 	uint32_t count = 0;
 	bool end = false;
 
-	if (size < 4 || lora__index_begin(&walk, data + 4, size - 4, 1 << 20, 64,
-					  lora__get32(data), NULL) != LORA_OK)
+	if (size < 4 || lora__index_begin(&walk, data + 4, size - 4, 1 << 20, 64, lora__get32(data),
+					  NULL) != LORA_OK)
 		return;
-	while (count < 4096 && lora__index_next(&walk, objects, count, &objects[count], &end,
-						NULL) == LORA_OK &&
+	while (count < 4096 &&
+	       lora__index_next(&walk, objects, count, &objects[count], &end, NULL) == LORA_OK &&
 	       !end) {
 		const struct lora_object *object = &objects[count++];
 
 		demand(object->depth <= LORA_DEPTH_MAX && object->size > 0);
 		demand(object->size % object->layout.width == 0);
 		demand(object->data >= 64 && object->data <= 64 + (uint64_t)lora__get32(data));
-		demand(object->parent == LORA_NO_OBJECT ||
-		       (object->parent < count - 1 &&
-			objects[object->parent].size == object->size));
+		demand(
+		    object->parent == LORA_NO_OBJECT ||
+		    (object->parent < count - 1 && objects[object->parent].size == object->size));
 	}
 }
 
