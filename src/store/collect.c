@@ -178,7 +178,7 @@ enum lora_status lora__collect(struct lora_collection *out, const char *director
 	struct search search = {out, directory, all, observer};
 	enum lora_status status = look_into(&search, directory, "", 0, err);
 
-	if (!status)
+	if (!status && out->count)
 		qsort(out->names, out->count, sizeof(*out->names), by_name);
 	return status;
 }

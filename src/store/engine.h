@@ -54,6 +54,7 @@ struct lora_store {
 	struct lora_object *objects;
 	uint32_t object_count;
 	uint64_t object_bytes; /* their sizes */
+	uint64_t largest;      /* of them */
 	struct lora_object_map by_digest;
 	struct lora_loose *loose;
 	size_t loose_count;
@@ -92,23 +93,27 @@ void lora__object_forget(struct lora_store *store, uint32_t count);
 /* How many bytes a version's files, or all objects, may have in a container of that size. */
 uint64_t lora__expansion_limit(uint64_t container);
 
-/* Buffers for decoding: three chunks. */
+/* Room for any chunk that the store has: at most LORA_CHUNK_SIZE, at least 1. */
+size_t lora__chunk_room(const struct lora_store *store);
+
+/* Buffers for decoding chunks of at most `room` bytes. */
 struct lora_decoder {
 	struct lora_codec *codec;
 	uint8_t *stored, *scratch;
 };
 
-enum lora_status lora__decoder_init(struct lora_decoder *decoder, struct lora_error *err);
+enum lora_status lora__decoder_init(struct lora_decoder *decoder, size_t room,
+				    struct lora_error *err);
 void lora__decoder_fini(struct lora_decoder *decoder); /* a zeroed one is empty */
 /* Bytes of chunk `chunk` of an object. */
 size_t lora__chunk_bytes(const struct lora_object *object, uint64_t chunk);
-/* Decodes it, parents first, into out [LORA_CHUNK_SIZE]. Nothing proves it right but the digest of
- * the whole object, which is the caller's to check. */
+/* Decodes it, parents first, into out [lora__chunk_room()]. Nothing proves it right but the digest
+ * of the whole object, which is the caller's to check. */
 enum lora_status lora__object_chunk(const struct lora_store *store, struct lora_decoder *decoder,
 				    uint32_t number, uint64_t chunk, uint8_t *out,
 				    struct lora_error *err);
 /* Decodes all of it and checks its digest. `each` (may be NULL) sees every chunk; `out` is the
- * buffer [LORA_CHUNK_SIZE], and holds the last chunk afterwards. */
+ * buffer [lora__chunk_room()], and holds the last chunk afterwards. */
 typedef enum lora_status lora_chunk_fn(void *user, uint64_t chunk, const uint8_t *bytes,
 				       size_t size, struct lora_error *err);
 enum lora_status lora__object_verify(const struct lora_store *store, struct lora_decoder *decoder,

@@ -28,6 +28,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define PIECE ((size_t)64 << 10)
+
 struct check {
 	const struct lora_store *store;
 	void (*problem)(void *user, const char *where, const char *what);
@@ -36,7 +38,8 @@ struct check {
 	struct lora_watch *watch;
 	struct lora_decoder decoder;
 	struct lora_hasher *hasher;
-	uint8_t *buffer;
+	uint8_t *buffer; /* of a chunk, or a piece of a record: `room` bytes */
+	size_t room;
 	uint8_t *good; /* by object: 1 right, 2 wrong, 0 not looked at */
 	uint8_t
 	    *head; /* of the safetensors file that is being read; collected from its first part */
@@ -83,7 +86,7 @@ static enum lora_status hash_record(struct check *check, uint64_t at, const uint
 	enum lora_status status = LORA_OK;
 
 	for (uint64_t from = at + LORA_RECORD_HEAD; from < end && !status;) {
-		size_t n = end - from < LORA_CHUNK_SIZE ? (size_t)(end - from) : LORA_CHUNK_SIZE;
+		size_t n = end - from < check->room ? (size_t)(end - from) : check->room;
 
 		status = lora__file_read(&check->store->file, from, check->buffer, n, err);
 		if (!status)
@@ -319,10 +322,14 @@ static void check_end(struct check *check)
 
 static enum lora_status check_store(struct check *check, struct lora_error *err)
 {
-	enum lora_status status = lora__decoder_init(&check->decoder, err);
+	enum lora_status status =
+	    lora__decoder_init(&check->decoder, lora__chunk_room(check->store), err);
 
 	check->hasher = lora__hasher_new();
-	check->buffer = malloc(LORA_CHUNK_SIZE);
+	check->room = lora__chunk_room(check->store);
+	if (check->room < PIECE)
+		check->room = PIECE;
+	check->buffer = malloc(check->room);
 	check->good = calloc(check->store->object_count + 1, 1);
 	if (!status && !(check->hasher && check->buffer && check->good))
 		status = lora__fail_memory(err);

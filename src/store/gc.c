@@ -145,7 +145,7 @@ static enum lora_status check_copy(const struct collecting *c, size_t versions,
 	struct lora_decoder decoder = {0};
 	uint8_t *buffer = malloc(LORA_CHUNK_SIZE);
 	enum lora_status status =
-	    buffer ? lora__decoder_init(&decoder, err) : lora__fail_memory(err);
+	    buffer ? lora__decoder_init(&decoder, LORA_CHUNK_SIZE, err) : lora__fail_memory(err);
 	uint64_t end = store->end;
 
 	lora__store_clear(store);

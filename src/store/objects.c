@@ -98,6 +98,8 @@ enum lora_status lora__object_add(struct lora_store *store, const struct lora_ob
 	    store->object_count + 1;
 	store->object_count++;
 	store->object_bytes += object->size; /* 2^19 sizes below 2^48: no overflow */
+	if (store->largest < object->size)
+		store->largest = object->size;
 	return LORA_OK;
 }
 
@@ -117,11 +119,19 @@ void lora__object_forget(struct lora_store *store, uint32_t count)
 
 /* --- decoding -------------------------------------------------------------------------------- */
 
-enum lora_status lora__decoder_init(struct lora_decoder *decoder, struct lora_error *err)
+size_t lora__chunk_room(const struct lora_store *store)
+{
+	if (store->largest >= LORA_CHUNK_SIZE)
+		return LORA_CHUNK_SIZE;
+	return store->largest ? (size_t)store->largest : 1;
+}
+
+enum lora_status lora__decoder_init(struct lora_decoder *decoder, size_t room,
+				    struct lora_error *err)
 {
 	decoder->codec = lora__codec_new();
-	decoder->stored = malloc(LORA_CHUNK_SIZE);
-	decoder->scratch = malloc(LORA_CHUNK_SIZE);
+	decoder->stored = malloc(room);
+	decoder->scratch = malloc(room);
 	return decoder->codec && decoder->stored && decoder->scratch ? LORA_OK
 								     : lora__fail_memory(err);
 }

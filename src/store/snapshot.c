@@ -259,9 +259,10 @@ static enum lora_status make_buffers(struct lora_snapshot *snapshot, struct lora
 {
 	if (snapshot->work)
 		return LORA_OK;
-	snapshot->work = malloc(LORA_CHUNK_SIZE);
-	return snapshot->work ? lora__decoder_init(&snapshot->decoder, err)
-			      : lora__fail_memory(err);
+	snapshot->work = malloc(lora__chunk_room(snapshot->store));
+	return snapshot->work
+		   ? lora__decoder_init(&snapshot->decoder, lora__chunk_room(snapshot->store), err)
+		   : lora__fail_memory(err);
 }
 
 /* The whole object of several chunks is found right, and the digests of these are kept. */

@@ -104,10 +104,10 @@ static enum lora_status unpack(struct unpacking *u, const struct lora_snapshot *
 			       struct lora_error *err)
 {
 	const struct lora_manifest *m = lora__snapshot_manifest(snapshot);
-	enum lora_status status = lora__decoder_init(&u->decoder, err);
+	enum lora_status status = lora__decoder_init(&u->decoder, lora__chunk_room(u->store), err);
 
 	u->hasher = lora__hasher_new();
-	u->buffer = malloc(LORA_CHUNK_SIZE);
+	u->buffer = malloc(lora__chunk_room(u->store));
 	if (!status && !(u->hasher && u->buffer))
 		status = lora__fail_memory(err);
 	if (!status && manifest && lora__snapshot_find(snapshot, MANIFEST) != SIZE_MAX)

@@ -29,7 +29,7 @@
 
 static enum lora_status init(struct lora_writer *writer, struct lora_error *err)
 {
-	enum lora_status status = lora__decoder_init(&writer->decoder, err);
+	enum lora_status status = lora__decoder_init(&writer->decoder, LORA_CHUNK_SIZE, err);
 
 	writer->body = lora__hasher_new();
 	writer->part = lora__hasher_new();

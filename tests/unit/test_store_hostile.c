@@ -468,6 +468,7 @@ static void forged(void **state)
 	committed = c.size;
 	write_out(&c);
 	expect(look(), 1, 1, true);
+	made_end(&inner);
 	/* Appended at the very place where it says that it stands, it is one that was hidden. */
 	made_begin(&inner, 1, 0, 0, 0);
 	inner.bytes = realloc(inner.bytes, committed + 65536);
