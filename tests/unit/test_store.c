@@ -574,7 +574,7 @@ static void one_tensor(void **state)
 	struct lora_snapshot *snapshot;
 	struct lora_error err = LORA_ERROR_INIT;
 	const struct lora_object *object;
-	uint8_t out[64], *weights = (uint8_t *)f.versions[0].bytes + 47 + 8 + 8 + strlen(WEIGHTS);
+	uint8_t out[64], *weights = (uint8_t *)f.versions[0].bytes + 48 + 8 + 8 + strlen(WEIGHTS);
 	size_t file, at = 8 + strlen(WEIGHTS);
 
 	(void)state;
