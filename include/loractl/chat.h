@@ -60,6 +60,15 @@ LORA_API enum lora_status lora_chat_encode(const struct lora_tokenizer *tokenize
 					   const struct lora_conversation *talk,
 					   struct lora_tokens *tokens, struct lora_error *err);
 
+/* The same, and which of the tokens a model has to learn to say: (*mask)[i] is 1 for the i-th token
+ * that was appended if it belongs to what follows an invitation, up to the token that ends the
+ * assistant's turn and with it; else 0. A token that reaches over the end of an invitation is 1.
+ * malloc'd. LORA_INPUT also if no token ends a turn, as in plain conversations. */
+LORA_API enum lora_status lora_chat_encode_masked(const struct lora_tokenizer *tokenizer,
+						  const struct lora_conversation *talk,
+						  struct lora_tokens *tokens, uint8_t **mask,
+						  struct lora_error *err);
+
 #ifdef __cplusplus
 }
 #endif

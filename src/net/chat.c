@@ -39,7 +39,7 @@ struct family {
 	struct turn user, assistant;
 	struct turn other;  /* any other role; NULL: there is none */
 	struct turn fold;   /* a first system message goes into the first user's content so */
-	const char *prompt; /* what invites an answer */
+	const char *prompt; /* what invites an answer; assistant.before begins with it */
 	bool strip;	    /* contents lose the white space around them */
 	bool alternate;	    /* user and assistant take turns */
 	const char *has[MARKS], *lacks[MARKS];
@@ -182,7 +182,14 @@ struct rendering {
 	struct lora_buffer content; /* of one message */
 	struct lora_span *spans;    /* where contents stand; NULL if nobody asks */
 	size_t span_count;
+	struct spoken *spoken; /* where assistants speak; NULL if nobody asks */
+	size_t spoken_count;
 	struct lora_error *err;
+};
+
+/* What an assistant says, from the end of the invitation; and what ends its turn. */
+struct spoken {
+	size_t begin, end, last;
 };
 
 static enum lora_status put_token(struct rendering *r, enum lora_token_role role)
@@ -271,11 +278,19 @@ static enum lora_status add_content(struct rendering *r, const char *text, size_
 
 static enum lora_status put_turn(struct rendering *r, const struct turn *turn, const char *role)
 {
+	/* What an assistant has to say is all that follows the invitation. */
+	struct spoken spoken = {.begin = r->text.size + strlen(r->family->prompt)};
 	enum lora_status status = put(r, turn->before, role);
 
 	if (status == LORA_OK)
 		status = put_content(r);
-	return status == LORA_OK ? put(r, turn->after, role) : status;
+	spoken.end = r->text.size;
+	if (status == LORA_OK)
+		status = put(r, turn->after, role);
+	spoken.last = r->text.size;
+	if (r->spoken != NULL && turn == &r->family->assistant)
+		r->spoken[r->spoken_count++] = spoken;
+	return status;
 }
 
 /* A message whose content is added to what r->content has already. */
@@ -416,28 +431,115 @@ static enum lora_status check_normalized(const struct rendering *r)
 	return LORA_OK;
 }
 
-enum lora_status lora_chat_encode(const struct lora_tokenizer *tokenizer,
-				  const struct lora_conversation *talk, struct lora_tokens *tokens,
-				  struct lora_error *err)
+/* The tokens of a stretch of the text in which no added token is. */
+static enum lora_status encode_stretch(const struct rendering *r, size_t begin, size_t end,
+				       struct lora_tokens *tokens)
+{
+	struct lora_added_search search = {.later = begin > 0};
+
+	return lora__tokenizer_encode(r->tokenizer, &search, r->text.at + begin, end - begin,
+				      LORA_ENCODE_LITERAL, tokens, r->err);
+}
+
+/* Marks one turn. ids[0 .. origins->count) are the conversation's, and *at is a token of the turns
+ * before. Of the stretch in which the content begins, the tokens that what stands before the
+ * content makes by itself are not the assistant's. */
+static enum lora_status mark_turn(const struct rendering *r, const struct spoken *turn,
+				  const uint32_t *ids, const struct lora_origins *origins,
+				  size_t *at, uint8_t *mask)
+{
+	struct lora_tokens before = {0};
+	enum lora_status status = LORA_OK;
+	size_t i = *at, same = 0, origin;
+
+	while (i + 1 < origins->count && origins->at[i + 1] <= turn->begin)
+		i++;
+	origin = i < origins->count ? origins->at[i] : turn->begin;
+	while (i > *at && origins->at[i - 1] == origin)
+		i--;
+	if (origin < turn->begin)
+		status = encode_stretch(r, origin, turn->begin, &before);
+	while (same < before.count && i < origins->count && origins->at[i] == origin &&
+	       ids[i] == before.ids[same]) {
+		same++;
+		i++;
+	}
+	lora_tokens_fini(&before);
+	for (; status == LORA_OK && i < origins->count && origins->at[i] < turn->last; i++) {
+		mask[i] = 1;
+		*at = i;
+		if (origins->at[i] >= turn->end && lora_tokenizer_is_special(r->tokenizer, ids[i]))
+			return LORA_OK;
+	}
+	return status != LORA_OK ? status
+				 : lora__fail(r->err, LORA_INPUT,
+					      "no token ends an assistant's turn in this %s "
+					      "conversation: it cannot be told from the others",
+					      r->family->name);
+}
+
+static enum lora_status mark_all(const struct rendering *r, const struct lora_tokens *tokens,
+				 const struct lora_origins *origins, uint8_t **mask)
+{
+	const uint32_t *ids = tokens->ids + (tokens->count - origins->count);
+	enum lora_status status = LORA_OK;
+	size_t at = 0;
+
+	*mask = calloc(origins->count + 1, 1);
+	if (*mask == NULL)
+		return lora__fail_memory(r->err);
+	for (size_t i = 0; i < r->spoken_count && status == LORA_OK; i++)
+		status = mark_turn(r, &r->spoken[i], ids, origins, &at, *mask);
+	return status;
+}
+
+enum lora_status lora_chat_encode_masked(const struct lora_tokenizer *tokenizer,
+					 const struct lora_conversation *talk,
+					 struct lora_tokens *tokens, uint8_t **mask,
+					 struct lora_error *err)
 {
 	struct rendering r = {.tokenizer = tokenizer, .err = err};
+	struct lora_added_search search = {0};
+	struct lora_origins origins = {0};
+	size_t count = tokens->count;
 	enum lora_status status = LORA_OK;
 
+	if (mask != NULL)
+		*mask = NULL;
 	r.spans = calloc(talk->count + 2, sizeof *r.spans);
-	if (r.spans == NULL)
+	r.spoken = calloc(talk->count + 2, sizeof *r.spoken);
+	if (r.spans == NULL || r.spoken == NULL)
 		status = lora__fail_memory(err);
 	if (status == LORA_OK)
 		status = render(&r, talk);
 	if (status == LORA_OK)
 		status = check_normalized(&r);
-	if (status == LORA_OK) {
-		struct lora_added_search search = {.spans = r.spans, .span_count = r.span_count};
-
+	search.spans = r.spans;
+	search.span_count = r.span_count;
+	search.origins = mask != NULL ? &origins : NULL;
+	if (status == LORA_OK)
 		status = lora__tokenizer_encode(tokenizer, &search, r.text.at, r.text.size, 0,
 						tokens, err);
+	if (status == LORA_OK && mask != NULL)
+		status = mark_all(&r, tokens, &origins, mask);
+	if (status != LORA_OK) {
+		tokens->count = count;
+		if (mask != NULL) {
+			free(*mask);
+			*mask = NULL;
+		}
 	}
 	free(r.spans);
+	free(r.spoken);
+	free(origins.at);
 	lora__buffer_fini(&r.content);
 	lora__buffer_fini(&r.text);
 	return status;
+}
+
+enum lora_status lora_chat_encode(const struct lora_tokenizer *tokenizer,
+				  const struct lora_conversation *talk, struct lora_tokens *tokens,
+				  struct lora_error *err)
+{
+	return lora_chat_encode_masked(tokenizer, talk, tokens, NULL, err);
 }

@@ -56,12 +56,21 @@ enum lora_status lora__buffer_add_code(struct lora_buffer *buffer, uint32_t code
 struct lora_piece {
 	size_t begin, end;
 	uint32_t id;
-	bool first; /* it begins where the whole text does */
+	bool first;    /* it begins where the whole text does */
+	size_t origin; /* where the stretch between added tokens that it is part of began, in the
+			* text as it came */
 };
 
 struct lora_pieces {
 	struct lora_buffer text;
 	struct lora_piece *at;
+	size_t count, capacity;
+	size_t origin; /* of the pieces that are added now */
+};
+
+/* For each token, the origin of its piece. */
+struct lora_origins {
+	size_t *at;
 	size_t count, capacity;
 };
 
@@ -326,6 +335,9 @@ struct lora_added_search {
 	bool literal;		       /* special tokens are ordinary text */
 	const struct lora_span *spans; /* ... or only where they touch one of these */
 	size_t span_count;
+	bool places;		      /* texts are as they came: origins are places in them */
+	bool later;		      /* the text is no text's beginning */
+	struct lora_origins *origins; /* filled in if it is not NULL */
 };
 
 enum lora_status lora__added_read(struct lora_added_set *set, struct lora_bpe *bpe,

@@ -374,23 +374,28 @@ static bool touches(const struct lora_added_search *search, size_t begin, size_t
 	return *next < search->span_count && search->spans[*next].begin < end;
 }
 
-static enum lora_status add_piece(struct lora_pieces *to, const char *text, const size_t at[2],
-				  uint32_t id, bool first, struct lora_error *err)
-{
-	size_t begin = to->text.size;
-	enum lora_status status = lora__buffer_add(&to->text, text + at[0], at[1] - at[0], err);
-
-	return status == LORA_OK ? lora__pieces_add(to, begin, id, first && at[0] == 0, err)
-				 : status;
-}
-
 struct cut {
 	const char *text;
 	size_t size;
-	bool first;
+	bool first, places;
 	size_t done;   /* pieces reach up to here */
 	size_t run[2]; /* white space that was measured */
 };
+
+/* What is between two tokens. */
+static enum lora_status add_text(const struct cut *cut, size_t end, struct lora_pieces *to,
+				 struct lora_error *err)
+{
+	size_t begin = to->text.size;
+	enum lora_status status =
+	    lora__buffer_add(&to->text, cut->text + cut->done, end - cut->done, err);
+
+	if (cut->places)
+		to->origin = cut->done;
+	return status == LORA_OK
+		   ? lora__pieces_add(to, begin, LORA_TOKEN_NONE, cut->first && cut->done == 0, err)
+		   : status;
+}
 
 /* The token at text[at[0] .. at[1]) becomes a piece, with what is before it. */
 static enum lora_status cut_out(struct cut *cut, const struct lora_added *token, size_t at[2],
@@ -408,8 +413,9 @@ static enum lora_status cut_out(struct cut *cut, const struct lora_added *token,
 	if (at[0] > at[1]) /* all of it is white space that the token before has */
 		return LORA_OK;
 	if (cut->done < at[0])
-		status = add_piece(to, cut->text, (size_t[2]){cut->done, at[0]}, LORA_TOKEN_NONE,
-				   cut->first, err);
+		status = add_text(cut, at[0], to, err);
+	if (cut->places)
+		to->origin = at[0];
 	if (status == LORA_OK)
 		status = lora__pieces_add(to, to->text.size, token->id, false, err);
 	cut->done = at[1];
@@ -420,7 +426,7 @@ enum lora_status lora__added_cut(const struct lora_added_search *search, const c
 				 size_t size, bool first, struct lora_pieces *to,
 				 struct lora_error *err)
 {
-	struct cut cut = {.text = text, .size = size, .first = first};
+	struct cut cut = {.text = text, .size = size, .first = first, .places = search->places};
 	enum lora_status status = LORA_OK;
 	size_t length = 0, next = 0;
 
@@ -447,7 +453,6 @@ enum lora_status lora__added_cut(const struct lora_added_search *search, const c
 			status = cut_out(&cut, token, at, to, err);
 	}
 	if (status == LORA_OK && cut.done != size)
-		status =
-		    add_piece(to, text, (size_t[2]){cut.done, size}, LORA_TOKEN_NONE, first, err);
+		status = add_text(&cut, size, to, err);
 	return status;
 }

@@ -156,6 +156,7 @@ static enum lora_status normalize_pieces(const struct lora_tokenizer *tokenizer,
 	struct lora_pieces done;
 
 	search->trie = &tokenizer->added.normal;
+	search->places = false;
 	search->span_count = 0; /* they are places in the text as it came */
 	lora__pieces_clear(&work->other);
 	for (size_t i = 0; i < work->pieces.count && status == LORA_OK; i++) {
@@ -163,6 +164,7 @@ static enum lora_status normalize_pieces(const struct lora_tokenizer *tokenizer,
 		const char *text = work->pieces.text.at + piece->begin;
 		size_t size = piece->end - piece->begin;
 
+		work->other.origin = piece->origin;
 		if (piece->id != LORA_TOKEN_NONE) {
 			status = lora__pieces_add(&work->other, work->other.text.size, piece->id,
 						  false, err);
@@ -193,8 +195,10 @@ static enum lora_status cut(const struct lora_tokenizer *tokenizer,
 	search->set = &tokenizer->added;
 	search->trie = &tokenizer->added.plain;
 	search->matcher = work->matcher;
+	search->places = true;
 	if (status == LORA_OK)
-		status = lora__added_cut(search, good.at, good.size, true, &work->pieces, err);
+		status =
+		    lora__added_cut(search, good.at, good.size, !search->later, &work->pieces, err);
 	lora__buffer_fini(&good);
 	if (status == LORA_OK)
 		status = normalize_pieces(tokenizer, search, work, err);
@@ -210,6 +214,33 @@ static enum lora_status add_all(struct lora_tokens *tokens, const struct lora_to
 
 	for (size_t i = 0; wanted && i < more->count && status == LORA_OK; i++)
 		status = lora__tokens_add(tokens, more->ids[i], err);
+	return status;
+}
+
+/* The tokens of one piece, and where they came from. */
+static enum lora_status encode_piece(const struct lora_tokenizer *tokenizer, struct lora_work *work,
+				     const struct lora_piece *piece, struct lora_origins *origins,
+				     struct lora_tokens *tokens, struct lora_error *err)
+{
+	size_t count = tokens->count;
+	enum lora_status status =
+	    piece->id != LORA_TOKEN_NONE
+		? lora__tokens_add(tokens, piece->id, err)
+		: lora__bpe_encode(&tokenizer->bpe, &work->bpe, work->pieces.text.at + piece->begin,
+				   piece->end - piece->begin, tokens, err);
+
+	for (; origins != NULL && count < tokens->count && status == LORA_OK; count++) {
+		if (origins->count == origins->capacity) {
+			size_t capacity = 2 * origins->capacity + 64;
+			size_t *grown = realloc(origins->at, capacity * sizeof *grown);
+
+			if (grown == NULL)
+				return lora__fail_memory(err);
+			origins->at = grown;
+			origins->capacity = capacity;
+		}
+		origins->at[origins->count++] = piece->origin;
+	}
 	return status;
 }
 
@@ -232,15 +263,9 @@ enum lora_status lora__tokenizer_encode(const struct lora_tokenizer *tokenizer,
 		status = cut(tokenizer, search, &work, text, length, err);
 	if (status == LORA_OK)
 		status = add_all(tokens, &tokenizer->before, special, err);
-	for (size_t i = 0; i < work.pieces.count && status == LORA_OK; i++) {
-		const struct lora_piece *piece = &work.pieces.at[i];
-
-		status = piece->id != LORA_TOKEN_NONE
-			     ? lora__tokens_add(tokens, piece->id, err)
-			     : lora__bpe_encode(&tokenizer->bpe, &work.bpe,
-						work.pieces.text.at + piece->begin,
-						piece->end - piece->begin, tokens, err);
-	}
+	for (size_t i = 0; i < work.pieces.count && status == LORA_OK; i++)
+		status = encode_piece(tokenizer, &work, &work.pieces.at[i], search->origins, tokens,
+				      err);
 	if (status == LORA_OK)
 		status = add_all(tokens, &tokenizer->after, special, err);
 	if (status != LORA_OK)

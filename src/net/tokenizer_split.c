@@ -292,6 +292,7 @@ static enum lora_status split_piece(const struct lora_stage *stage, struct lora_
 {
 	enum lora_status status;
 
+	work->other.origin = piece->origin;
 	if (piece->id != LORA_TOKEN_NONE)
 		return lora__pieces_add(&work->other, work->other.text.size, piece->id, false, err);
 	status = prepare(stage, work, piece, err);

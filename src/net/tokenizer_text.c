@@ -97,7 +97,8 @@ enum lora_status lora__pieces_add(struct lora_pieces *pieces, size_t begin, uint
 		pieces->at = grown;
 		pieces->capacity = capacity;
 	}
-	pieces->at[pieces->count++] = (struct lora_piece){begin, pieces->text.size, id, first};
+	pieces->at[pieces->count++] =
+	    (struct lora_piece){begin, pieces->text.size, id, first, pieces->origin};
 	return LORA_OK;
 }
 

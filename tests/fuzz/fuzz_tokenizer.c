@@ -63,17 +63,18 @@ static void check_decoding(const struct lora_tokenizer *tokenizer, const struct 
 
 static void check_encoding(const struct lora_tokenizer *tokenizer, const char *text, size_t size)
 {
-	const struct lora_message talk[] = {{"user", text, size}};
-	const struct lora_conversation all = {lora_chat_of(tokenizer), talk, 1, true};
+	const struct lora_message talk[] = {{"user", text, size}, {"assistant", text, size / 2}};
+	const struct lora_conversation all = {lora_chat_of(tokenizer), talk, 2, true};
 
 	for (unsigned flags = 0; flags < 4; flags++) {
 		struct lora_error err = LORA_ERROR_INIT;
 		struct lora_tokens tokens = {0};
+		uint8_t *mask = NULL;
 		enum lora_status status =
 		    lora_tokenizer_encode(tokenizer, text, size, flags, &tokens, &err);
 
 		if (status == LORA_OK && all.chat >= LORA_CHAT_PLAIN)
-			status = lora_chat_encode(tokenizer, &all, &tokens, &err);
+			status = lora_chat_encode_masked(tokenizer, &all, &tokens, &mask, &err);
 		if (status != LORA_OK)
 			demand_line(status, &err);
 		for (size_t i = 0; i < tokens.count; i++) {
@@ -81,6 +82,7 @@ static void check_encoding(const struct lora_tokenizer *tokenizer, const char *t
 			demand(lora_tokenizer_token(tokenizer, tokens.ids[i], NULL) != NULL);
 		}
 		check_decoding(tokenizer, &tokens, flags & LORA_DECODE_SKIP_SPECIAL);
+		free(mask);
 		lora_tokens_fini(&tokens);
 	}
 }

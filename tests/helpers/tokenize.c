@@ -129,7 +129,7 @@ static enum lora_status decode(const struct lora_tokenizer *tokenizer, bool stre
 }
 
 static enum lora_status chat(const struct lora_tokenizer *tokenizer, const char *name, bool prompt,
-			     struct lora_error *err)
+			     bool masked, struct lora_error *err)
 {
 	enum lora_chat family =
 	    strcmp(name, "own") == 0 ? lora_chat_of(tokenizer) : lora_chat_find(name);
@@ -152,6 +152,16 @@ static enum lora_status chat(const struct lora_tokenizer *tokenizer, const char 
 	}
 	if (status == LORA_OK)
 		show_ids(&tokens);
+	if (status == LORA_OK && masked) {
+		uint8_t *mask = NULL;
+
+		tokens.count = 0;
+		status = lora_chat_encode_masked(tokenizer, &talk, &tokens, &mask, err);
+		for (size_t i = 0; i < tokens.count; i++)
+			putchar(mask[i] ? '1' : '0');
+		putchar('\n');
+		free(mask);
+	}
 	for (size_t i = 0; i < count; i++) {
 		free((void *)(uintptr_t)messages[i].role);
 		free((void *)(uintptr_t)messages[i].content);
@@ -183,7 +193,7 @@ int main(int argc, char **argv)
 	if (status == LORA_OK && strcmp(argv[2], "encode") == 0)
 		status = encode(tokenizer, flags, &err);
 	else if (status == LORA_OK && strcmp(argv[2], "chat") == 0 && argc > 4)
-		status = chat(tokenizer, argv[3], atoi(argv[4]) != 0, &err);
+		status = chat(tokenizer, argv[3], atoi(argv[4]) == 1, atoi(argv[4]) == 2, &err);
 	else if (status == LORA_OK && strcmp(argv[2], "facts") == 0)
 		facts(tokenizer);
 	else if (status == LORA_OK)

@@ -729,6 +729,68 @@ def talk(ours, name, messages, prompt):
     return text, [int(i) for i in done.stdout[end + 2 + size :].split()]
 
 
+def spoken(theirs, messages):
+    """Which tokens an assistant says, from the library's offsets: those that reach into a content or into the token that ends its turn."""
+    def text(upto, prompt):
+        return theirs.apply_chat_template(messages[:upto], tokenize=False, add_generation_prompt=prompt) if upto else ""
+
+    whole = theirs(text(len(messages), False), add_special_tokens=False, return_offsets_mapping=True)
+    mask = [0] * len(whole["input_ids"])
+    for k, message in enumerate(messages):
+        if message["role"] != ASSISTANT:
+            continue
+        begin, end = len(text(k, True)), len(text(k + 1, False))
+        turn = [i for i, (a, b) in enumerate(whole["offset_mapping"]) if b > begin and a < end]
+        ends = [i for i in turn if whole["input_ids"][i] in theirs.all_special_ids]
+        for i in turn:
+            if ends and i <= ends[0]:
+                mask[i] = 1
+    return "".join(map(str, mask))
+
+
+MASKED = [
+    [(USER, "Hello, who are you?"), (ASSISTANT, "Nobody."), (USER, "And now?"), (ASSISTANT, "Still nobody 😀 日本")],
+    [(SYSTEM, "Be brief."), (USER, "one"), (ASSISTANT, "two\nthree "), (USER, "four"), (ASSISTANT, "5")],
+    [(USER, "u"), (ASSISTANT, "\n\nlines first\n\n")],
+    [(USER, "u"), (ASSISTANT, "")],
+    [(USER, "u")],
+    [(USER, "x"), (ASSISTANT, "<think> a </think> b"), (USER, "<think>"), (ASSISTANT, "<think></think>")],
+]
+
+
+def masks(helper, work):
+    """Which tokens an assistant says, against the offsets that the library gives."""
+    import transformers
+
+    folder, failed, cases = os.path.join(work, "mask"), 0, 0
+    os.makedirs(folder)
+    for family, name, template, make, bos, eos in CHATS:
+        t = make()
+        t.save(os.path.join(folder, "tokenizer.json"))
+        with open(os.path.join(folder, "tokenizer_config.json"), "w", encoding="utf-8") as file:
+            json.dump({"chat_template": template, "bos_token": bos, "eos_token": eos}, file)
+        theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=t, bos_token=bos, eos_token=eos)
+        theirs.chat_template = template
+        for messages in MASKED:
+            if family == "mistral" and messages[0][0] == SYSTEM:
+                continue
+            cases += 1
+            data = b"".join(b"%d\n%s\n" % (len(x.encode()), x.encode()) for m in messages for x in m)
+            done = subprocess.run([helper, folder, "chat", name, "2"], input=data, capture_output=True)
+            if family == "other":  # plain: nothing ends a turn
+                ok = done.returncode == (3 if len(messages) > 1 else 0)
+                got, want = done.stderr, "a refusal"
+            else:
+                got = done.stdout.split(b"\n")[-2].decode()
+                want = spoken(theirs, [{"role": r, "content": c} for r, c in messages])
+                ok = got == want and ("1" in want) == (len(messages) > 1)
+            if not ok:
+                failed += 1
+                print("mask: %s %s\n   ours   %s\n   theirs %s\n   %s" % (family, messages, got, want, done.stderr))
+    print("%-18s %d of %d" % ("masks", cases - failed, cases))
+    return failed
+
+
 def chats(helper, work):
     import transformers
 
@@ -842,7 +904,7 @@ def main():
             except AssertionError as problem:
                 failed += 1
                 print("%-18s FAILED: %s" % (name, problem))
-        for check in (refusals, ends, chats):
+        for check in (refusals, ends, chats, masks):
             if wanted(check.__name__):
                 failed += check(helper, work)
     finally:

@@ -56,8 +56,8 @@ static char *make(const char *middle)
 #define ADDED                                                                                      \
 	"\"added_tokens\":[{\"id\":264,\"content\":\"<|im_start|>\",\"single_word\":false,"        \
 	"\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":true},"                \
-	"{\"id\":265,\"content\":\"<|im_end|>\",\"single_word\":true,\"lstrip\":false,"            \
-	"\"rstrip\":false,\"normalized\":true,\"special\":false}],"
+	"{\"id\":265,\"content\":\"<|im_end|>\",\"single_word\":false,\"lstrip\":false,"           \
+	"\"rstrip\":false,\"normalized\":false,\"special\":true}],"
 #define REST                                                                                       \
 	"\"normalizer\":{\"type\":\"NFC\"},\"pre_tokenizer\":{\"type\":\"ByteLevel\","             \
 	"\"add_prefix_space\":false,\"trim_offsets\":true},"                                       \
@@ -271,8 +271,10 @@ static void tokenizer__a_character_comes_with_its_last_byte(void **state)
 
 static enum lora_status everything(const char *json, struct lora_error *err)
 {
-	static const struct lora_message talk[] = {{"user", "the <|im_start|> e\xcc\x81", 20}};
-	struct lora_conversation all = {LORA_CHAT_NONE, talk, 1, true};
+	static const struct lora_message talk[] = {{"user", "the <|im_start|> e\xcc\x81", 20},
+						   {"assistant", "ab", 2}};
+	struct lora_conversation all = {LORA_CHAT_NONE, talk, 2, true};
+	uint8_t *mask = NULL;
 	struct lora_tokenizer *tokenizer = NULL;
 	struct lora_tokens tokens = {0};
 	enum lora_status status = parse(&tokenizer, json, err);
@@ -284,11 +286,12 @@ static enum lora_status everything(const char *json, struct lora_error *err)
 					       LORA_ENCODE_SPECIAL, &tokens, err);
 	if (status == LORA_OK) {
 		all.chat = lora_chat_of(tokenizer);
-		status = lora_chat_encode(tokenizer, &all, &tokens, err);
+		status = lora_chat_encode_masked(tokenizer, &all, &tokens, &mask, err);
 	}
 	if (status == LORA_OK)
 		status = lora_tokenizer_decode(tokenizer, tokens.ids, tokens.count, 0, &text,
 					       &length, err);
+	free(mask);
 	free(text);
 	lora_tokens_fini(&tokens);
 	lora_tokenizer_close(tokenizer);
@@ -334,7 +337,7 @@ static void tokenizer__sizes_are_checked(void **state)
 	assert_int_equal(lora_tokenizer_special(tokenizer, LORA_TOKEN_BOS), 264);
 	assert_int_equal(lora_tokenizer_special(tokenizer, LORA_TOKEN_EOS), LORA_TOKEN_NONE);
 	assert_true(lora_tokenizer_is_special(tokenizer, 264));
-	assert_false(lora_tokenizer_is_special(tokenizer, 265));
+	assert_false(lora_tokenizer_is_special(tokenizer, 263));
 	assert_false(lora_tokenizer_is_special(tokenizer, UINT32_MAX));
 	assert_null(lora_tokenizer_token(tokenizer, 266, NULL));
 	lora_tokenizer_close(tokenizer);
