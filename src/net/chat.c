@@ -16,13 +16,12 @@
  *    read out of the template's source: what stands between "<|im_start|>system", a newline and
  *    "<|im_end|>", if that is plain text.
  */
-#include <loractl/chat.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "base/utf8.h"
-#include "net/tokenizer.h"
+#include "net/chat.h"
 
 #define BOS   "\1"
 #define EOS   "\2"
@@ -33,7 +32,7 @@ struct turn {
 	const char *before, *after;
 };
 
-struct family {
+struct lora_chat_family {
 	const char *name;
 	const char *begin; /* first of all */
 	struct turn user, assistant;
@@ -45,7 +44,7 @@ struct family {
 	const char *has[MARKS], *lacks[MARKS];
 };
 
-static const struct family families[LORA_CHAT_COUNT] = {
+static const struct lora_chat_family families[LORA_CHAT_COUNT] = {
     [LORA_CHAT_NONE] = {.name = "none"},
     [LORA_CHAT_OTHER] = {.name = "other"},
     [LORA_CHAT_PLAIN] =
@@ -107,8 +106,7 @@ static const struct family families[LORA_CHAT_COUNT] = {
 	},
 };
 
-/* --- names and recognition ---------------------------------------------------------------------
- */
+/* --- names and recognition -------------------------------------------------------- */
 
 const char *lora_chat_name(enum lora_chat chat)
 {
@@ -123,7 +121,7 @@ enum lora_chat lora_chat_find(const char *name)
 	return LORA_CHAT_OTHER;
 }
 
-static bool is_like(const struct family *family, const char *source)
+static bool is_like(const struct lora_chat_family *family, const char *source)
 {
 	for (size_t i = 0; i < MARKS; i++) {
 		if (family->has[i] != NULL && strstr(source, family->has[i]) == NULL)
@@ -172,27 +170,9 @@ static const char *default_system(const struct lora_tokenizer *tokenizer, size_t
 	return NULL;
 }
 
-/* --- rendering
- * ------------------------------------------------------------------------------------ */
+/* --- rendering -------------------------------------------------------------------- */
 
-struct rendering {
-	const struct lora_tokenizer *tokenizer;
-	const struct family *family;
-	struct lora_buffer text;
-	struct lora_buffer content; /* of one message */
-	struct lora_span *spans;    /* where contents stand; NULL if nobody asks */
-	size_t span_count;
-	struct spoken *spoken; /* where assistants speak; NULL if nobody asks */
-	size_t spoken_count;
-	struct lora_error *err;
-};
-
-/* What an assistant says, from the end of the invitation; and what ends its turn. */
-struct spoken {
-	size_t begin, end, last;
-};
-
-static enum lora_status put_token(struct rendering *r, enum lora_token_role role)
+static enum lora_status put_token(struct lora_rendering *r, enum lora_token_role role)
 {
 	uint32_t id = lora_tokenizer_special(r->tokenizer, role);
 	const struct lora_added_set *added = &r->tokenizer->added;
@@ -214,7 +194,7 @@ static enum lora_status put_token(struct rendering *r, enum lora_token_role role
 }
 
 /* A piece of the family's spelling, its marks filled in. */
-static enum lora_status put(struct rendering *r, const char *text, const char *role)
+static enum lora_status put(struct lora_rendering *r, const char *text, const char *role)
 {
 	enum lora_status status = LORA_OK;
 
@@ -255,7 +235,7 @@ static void strip(const char **text, size_t *length)
 }
 
 /* r->content into the text, remembered as somebody's words. */
-static enum lora_status put_content(struct rendering *r)
+static enum lora_status put_content(struct lora_rendering *r)
 {
 	const char *text = r->content.at;
 	size_t length = r->content.size, begin = r->text.size;
@@ -269,17 +249,18 @@ static enum lora_status put_content(struct rendering *r)
 	return status;
 }
 
-static enum lora_status add_content(struct rendering *r, const char *text, size_t length)
+static enum lora_status add_content(struct lora_rendering *r, const char *text, size_t length)
 {
 	size_t used = 0;
 
 	return lora__utf8_repair(&r->content, text, length, true, &used, r->err);
 }
 
-static enum lora_status put_turn(struct rendering *r, const struct turn *turn, const char *role)
+static enum lora_status put_turn(struct lora_rendering *r, const struct turn *turn,
+				 const char *role)
 {
 	/* What an assistant has to say is all that follows the invitation. */
-	struct spoken spoken = {.begin = r->text.size + strlen(r->family->prompt)};
+	struct lora_spoken spoken = {.begin = r->text.size + strlen(r->family->prompt)};
 	enum lora_status status = put(r, turn->before, role);
 
 	if (status == LORA_OK)
@@ -294,10 +275,10 @@ static enum lora_status put_turn(struct rendering *r, const struct turn *turn, c
 }
 
 /* A message whose content is added to what r->content has already. */
-static enum lora_status put_message(struct rendering *r, const struct lora_message *message,
+static enum lora_status put_message(struct lora_rendering *r, const struct lora_message *message,
 				    size_t place)
 {
-	const struct family *family = r->family;
+	const struct lora_chat_family *family = r->family;
 	bool user = strcmp(message->role, "user") == 0;
 	bool assistant = strcmp(message->role, "assistant") == 0;
 	const struct turn *turn = user	      ? &family->user
@@ -328,7 +309,7 @@ static enum lora_status put_message(struct rendering *r, const struct lora_messa
 }
 
 /* What stands before the first message: *skip messages are in it. */
-static enum lora_status put_begin(struct rendering *r, const struct lora_message *messages,
+static enum lora_status put_begin(struct lora_rendering *r, const struct lora_message *messages,
 				  size_t count, size_t *skip)
 {
 	bool system = count > 0 && strcmp(messages[0].role, "system") == 0;
@@ -364,7 +345,7 @@ static enum lora_status put_begin(struct rendering *r, const struct lora_message
 	return status;
 }
 
-static enum lora_status render(struct rendering *r, const struct lora_conversation *talk)
+enum lora_status lora__chat_render(struct lora_rendering *r, const struct lora_conversation *talk)
 {
 	enum lora_status status;
 	size_t skip = 0;
@@ -374,6 +355,7 @@ static enum lora_status render(struct rendering *r, const struct lora_conversati
 				  "no built-in chat template: name one of them (plain, chatml, "
 				  "llama2, llama3, mistral)");
 	r->family = &families[talk->chat];
+	r->name = r->family->name;
 	status = put_begin(r, talk->messages, talk->count, &skip);
 	for (size_t i = skip; i < talk->count && status == LORA_OK; i++)
 		status = put_message(r, &talk->messages[i], i - skip);
@@ -390,8 +372,8 @@ enum lora_status lora_chat_render(const struct lora_tokenizer *tokenizer,
 				  const struct lora_conversation *talk, char **text, size_t *length,
 				  struct lora_error *err)
 {
-	struct rendering r = {.tokenizer = tokenizer, .err = err};
-	enum lora_status status = render(&r, talk);
+	struct lora_rendering r = {.tokenizer = tokenizer, .err = err};
+	enum lora_status status = lora__chat_render(&r, talk);
 
 	*text = NULL;
 	*length = 0;
@@ -403,143 +385,4 @@ enum lora_status lora_chat_render(const struct lora_tokenizer *tokenizer,
 	*text = r.text.at;
 	*length = r.text.size;
 	return LORA_OK;
-}
-
-/* --- encoding
- * --------------------------------------------------------------------------------------- */
-
-/* [2] The search in normalized text does not know where contents are. */
-static enum lora_status check_normalized(const struct rendering *r)
-{
-	const struct lora_added_set *added = &r->tokenizer->added;
-
-	for (uint32_t i = 0; i < added->count; i++) {
-		const struct lora_added *token = &added->at[i];
-
-		if (!token->special || !token->normalized)
-			continue;
-		for (size_t k = 0; k < r->span_count; k++)
-			if (memmem(r->text.at + r->spans[k].begin,
-				   r->spans[k].end - r->spans[k].begin, token->content,
-				   token->length) != NULL)
-				return lora__fail(
-				    r->err, LORA_INPUT,
-				    "a message contains the special token '%s', which "
-				    "this tokenizer cannot take for text",
-				    lora__escape(token->content));
-	}
-	return LORA_OK;
-}
-
-/* The tokens of a stretch of the text in which no added token is. */
-static enum lora_status encode_stretch(const struct rendering *r, size_t begin, size_t end,
-				       struct lora_tokens *tokens)
-{
-	struct lora_added_search search = {.later = begin > 0};
-
-	return lora__tokenizer_encode(r->tokenizer, &search, r->text.at + begin, end - begin,
-				      LORA_ENCODE_LITERAL, tokens, r->err);
-}
-
-/* Marks one turn. ids[0 .. origins->count) are the conversation's, and *at is a token of the turns
- * before. Of the stretch in which the content begins, the tokens that what stands before the
- * content makes by itself are not the assistant's. */
-static enum lora_status mark_turn(const struct rendering *r, const struct spoken *turn,
-				  const uint32_t *ids, const struct lora_origins *origins,
-				  size_t *at, uint8_t *mask)
-{
-	struct lora_tokens before = {0};
-	enum lora_status status = LORA_OK;
-	size_t i = *at, same = 0, origin;
-
-	while (i + 1 < origins->count && origins->at[i + 1] <= turn->begin)
-		i++;
-	origin = i < origins->count ? origins->at[i] : turn->begin;
-	while (i > *at && origins->at[i - 1] == origin)
-		i--;
-	if (origin < turn->begin)
-		status = encode_stretch(r, origin, turn->begin, &before);
-	while (same < before.count && i < origins->count && origins->at[i] == origin &&
-	       ids[i] == before.ids[same]) {
-		same++;
-		i++;
-	}
-	lora_tokens_fini(&before);
-	for (; status == LORA_OK && i < origins->count && origins->at[i] < turn->last; i++) {
-		mask[i] = 1;
-		*at = i;
-		if (origins->at[i] >= turn->end && lora_tokenizer_is_special(r->tokenizer, ids[i]))
-			return LORA_OK;
-	}
-	return status != LORA_OK ? status
-				 : lora__fail(r->err, LORA_INPUT,
-					      "no token ends an assistant's turn in this %s "
-					      "conversation: it cannot be told from the others",
-					      r->family->name);
-}
-
-static enum lora_status mark_all(const struct rendering *r, const struct lora_tokens *tokens,
-				 const struct lora_origins *origins, uint8_t **mask)
-{
-	const uint32_t *ids = tokens->ids + (tokens->count - origins->count);
-	enum lora_status status = LORA_OK;
-	size_t at = 0;
-
-	*mask = calloc(origins->count + 1, 1);
-	if (*mask == NULL)
-		return lora__fail_memory(r->err);
-	for (size_t i = 0; i < r->spoken_count && status == LORA_OK; i++)
-		status = mark_turn(r, &r->spoken[i], ids, origins, &at, *mask);
-	return status;
-}
-
-enum lora_status lora_chat_encode_masked(const struct lora_tokenizer *tokenizer,
-					 const struct lora_conversation *talk,
-					 struct lora_tokens *tokens, uint8_t **mask,
-					 struct lora_error *err)
-{
-	struct rendering r = {.tokenizer = tokenizer, .err = err};
-	struct lora_added_search search = {0};
-	struct lora_origins origins = {0};
-	size_t count = tokens->count;
-	enum lora_status status = LORA_OK;
-
-	if (mask != NULL)
-		*mask = NULL;
-	r.spans = calloc(talk->count + 2, sizeof *r.spans);
-	r.spoken = calloc(talk->count + 2, sizeof *r.spoken);
-	if (r.spans == NULL || r.spoken == NULL)
-		status = lora__fail_memory(err);
-	if (status == LORA_OK)
-		status = render(&r, talk);
-	if (status == LORA_OK)
-		status = check_normalized(&r);
-	search.spans = r.spans;
-	search.span_count = r.span_count;
-	search.origins = mask != NULL ? &origins : NULL;
-	if (status == LORA_OK)
-		status = lora__tokenizer_encode(tokenizer, &search, r.text.at, r.text.size, 0,
-						tokens, err);
-	if (status == LORA_OK && mask != NULL)
-		status = mark_all(&r, tokens, &origins, mask);
-	if (status != LORA_OK) {
-		tokens->count = count;
-		if (mask != NULL) {
-			free(*mask);
-			*mask = NULL;
-		}
-	}
-	free(r.spans);
-	free(r.spoken);
-	free(origins.at);
-	lora__buffer_fini(&r.content);
-	lora__buffer_fini(&r.text);
-	return status;
-}
-
-enum lora_status lora_chat_encode(const struct lora_tokenizer *tokenizer,
-				  const struct lora_conversation *talk, struct lora_tokens *tokens,
-				  struct lora_error *err)
-{
-	return lora_chat_encode_masked(tokenizer, talk, tokens, NULL, err);
 }

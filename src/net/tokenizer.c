@@ -31,7 +31,7 @@
 #include "base/file.h"
 #include "net/tokenizer.h"
 
-/* --- tokenizer.json ------------------------------------------------------------------------ */
+/* --- tokenizer.json --------------------------------------------------------------- */
 
 static enum lora_status read_components(struct lora_tokenizer *t, const struct lora_json *json,
 					struct lora_error *err)
@@ -64,7 +64,7 @@ static enum lora_status read_components(struct lora_tokenizer *t, const struct l
 	return status;
 }
 
-/* --- its companions -------------------------------------------------------------------------- */
+/* --- its companions --------------------------------------------------------------- */
 
 /* A token is a string, or an object that has it as "content". */
 static const char *token_text(const struct lora_json *json)
@@ -163,8 +163,7 @@ static enum lora_status read_config(struct lora_tokenizer *t, const struct lora_
 	return lora__context(err, status, "added_tokens_decoder");
 }
 
-/* --- all files ---------------------------------------------------------------------------------
- */
+/* --- all files -------------------------------------------------------------------- */
 
 /* Parses a file that may be missing; *out is NULL then. */
 static enum lora_status parse(struct lora_json **out, const char *name, const char *text,
@@ -287,8 +286,7 @@ void lora_tokenizer_close(struct lora_tokenizer *t)
 	free(t);
 }
 
-/* --- facts ---------------------------------------------------------------------------------------
- */
+/* --- facts ------------------------------------------------------------------------ */
 
 size_t lora_tokenizer_count(const struct lora_tokenizer *t)
 {

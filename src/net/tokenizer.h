@@ -37,7 +37,7 @@
 /* 32-bit positions of characters, and room for a heap of them. */
 #define LORA_TOKENIZER_TEXT ((size_t)1 << 30)
 
-/* --- text on its way (tokenizer_text.c) ----------------------------------------------- */
+/* --- text on its way (tokenizer_text.c) ------------------------------------------- */
 
 struct lora_buffer {
 	char *at;
@@ -89,7 +89,7 @@ enum lora_status lora__utf8_repair(struct lora_buffer *to, const char *bytes, si
 bool lora__is_space(uint32_t code);
 bool lora__is_numeric(uint32_t code);
 
-/* --- expressions (tokenizer_regex.c) -------------------------------------------------- */
+/* --- expressions (tokenizer_regex.c) ---------------------------------------------- */
 
 struct lora_regex;
 struct lora_matcher; /* what matching writes to */
@@ -125,7 +125,7 @@ enum lora_status lora__regex_segments(const struct lora_regex *regex, struct lor
 				      const char *text, size_t size, struct lora_segments *segments,
 				      struct lora_error *err);
 
-/* --- components ------------------------------------------------------------------------ */
+/* --- components ------------------------------------------------------------------- */
 
 enum lora_stage_kind {
 	/* normalizers */
@@ -224,7 +224,7 @@ enum lora_status lora__pre_tokenizer_read(struct lora_stages *stages, struct lor
 enum lora_status lora__decoder_read(struct lora_stages *stages, struct lora_arena *arena,
 				    const struct lora_json *json, struct lora_error *err);
 
-/* --- pairs of numbers (tokenizer_pairs.c) ----------------------------------------------- */
+/* --- pairs of numbers (tokenizer_pairs.c) ----------------------------------------- */
 
 struct lora_pair {
 	uint64_t key;	   /* left << 32 | right; UINT64_MAX: empty */
@@ -245,7 +245,7 @@ void lora__pairs_put(struct lora_pairs *pairs, uint32_t left, uint32_t right, ui
 const struct lora_pair *lora__pairs_find(const struct lora_pairs *pairs, uint32_t left,
 					 uint32_t right);
 
-/* --- the model (tokenizer_vocab.c, tokenizer_bpe.c) ------------------------------------- */
+/* --- the model (tokenizer_vocab.c, tokenizer_bpe.c) ------------------------------- */
 
 /* Characters below this have a table; the printable forms of all bytes are among them. */
 #define LORA_BPE_DIRECT 0x180u
@@ -298,7 +298,7 @@ enum lora_status lora__bpe_encode(const struct lora_bpe *bpe, struct lora_bpe_wo
 void lora__bpe_work_fini(struct lora_bpe_work *work);
 enum lora_status lora__tokens_add(struct lora_tokens *tokens, uint32_t id, struct lora_error *err);
 
-/* --- added tokens (tokenizer_added.c) --------------------------------------------------- */
+/* --- added tokens (tokenizer_added.c) --------------------------------------------- */
 
 struct lora_added {
 	const char *content;
@@ -356,7 +356,7 @@ enum lora_status lora__added_cut(const struct lora_added_search *search, const c
 				 size_t size, bool first, struct lora_pieces *to,
 				 struct lora_error *err);
 
-/* --- all of it --------------------------------------------------------------------------- */
+/* --- all of it -------------------------------------------------------------------- */
 
 struct lora_tokenizer {
 	struct lora_arena arena;

@@ -23,7 +23,7 @@
 #include "base/utf8.h"
 #include "net/tokenizer.h"
 
-/* --- reading ------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------- */
 
 static enum lora_status read_flags(struct lora_added *token, const struct lora_json *json,
 				   struct lora_error *err)
@@ -130,7 +130,7 @@ enum lora_status lora__added_read(struct lora_added_set *set, struct lora_bpe *b
 	return lora__context(err, status, "added_tokens");
 }
 
-/* --- the trie -------------------------------------------------------------------------------- */
+/* --- the trie --------------------------------------------------------------------- */
 
 /* Room for so many nodes behind the root. */
 static enum lora_status trie_init(struct lora_trie *trie, size_t most, struct lora_error *err)
@@ -300,7 +300,7 @@ void lora__added_fini(struct lora_added_set *set)
 	*set = (struct lora_added_set){0};
 }
 
-/* --- the search ------------------------------------------------------------------------------ */
+/* --- the search ------------------------------------------------------------------- */
 
 static bool is_word(const struct lora_added_search *search, const char *text, size_t size,
 		    struct lora_error *err, enum lora_status *status)

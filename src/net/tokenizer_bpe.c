@@ -52,7 +52,7 @@ void lora__bpe_work_fini(struct lora_bpe_work *work)
 	*work = (struct lora_bpe_work){0};
 }
 
-/* --- candidates -------------------------------------------------------------------------- */
+/* --- candidates ------------------------------------------------------------------- */
 
 static void heap_push(struct lora_bpe_work *work, struct lora_candidate candidate)
 {
@@ -100,7 +100,7 @@ static void propose(const struct lora_bpe *bpe, struct lora_bpe_work *work, uint
 			  (struct lora_candidate){(uint64_t)merge->rank << 32 | left, merge->id});
 }
 
-/* --- characters ---------------------------------------------------------------------------- */
+/* --- characters ------------------------------------------------------------------- */
 
 /* What a word can have of them at most. */
 static size_t count_symbols(const struct lora_bpe *bpe, const char *word, size_t length)
@@ -209,7 +209,7 @@ static enum lora_status begin_word(const struct lora_bpe *bpe, struct lora_bpe_w
 	return LORA_OK;
 }
 
-/* --- the word ------------------------------------------------------------------------------ */
+/* --- the word --------------------------------------------------------------------- */
 
 static void merge_all(const struct lora_bpe *bpe, struct lora_bpe_work *work)
 {

@@ -42,7 +42,7 @@ struct lora_decoder {
 	struct state states[LORA_TOKENIZER_STAGES];
 };
 
-/* --- reading ------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------- */
 
 static enum lora_status read_byte_level(struct lora_reader *reader)
 {
@@ -123,7 +123,7 @@ enum lora_status lora__decoder_read(struct lora_stages *stages, struct lora_aren
 	return status == LORA_OK ? check_order(stages, err) : status;
 }
 
-/* --- the stages ------------------------------------------------------------------------------ */
+/* --- the stages ------------------------------------------------------------------- */
 
 static enum lora_status give(struct lora_decoder *decoder, size_t i, const char *token, size_t size,
 			     struct lora_error *err);
@@ -317,7 +317,7 @@ static enum lora_status give(struct lora_decoder *decoder, size_t i, const char 
 	}
 }
 
-/* --- the decoder ----------------------------------------------------------------------------- */
+/* --- the decoder ------------------------------------------------------------------ */
 
 enum lora_status lora_decoder_new(struct lora_decoder **out, const struct lora_tokenizer *tokenizer,
 				  unsigned flags, struct lora_error *err)

@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "net/tokenizer.h"
 
-/* --- the post-processor ---------------------------------------------------------------------- */
+/* --- the post-processor ----------------------------------------------------------- */
 
 /* The ids of a template's special token go to the end of `tokens`. */
 static enum lora_status add_special(const struct lora_tokenizer *tokenizer,
@@ -125,8 +125,7 @@ enum lora_status lora__post_processor_read(struct lora_tokenizer *tokenizer,
 	return lora__context(err, read_processor(tokenizer, json, err), "post_processor");
 }
 
-/* --- encoding ----------------------------------------------------------------------------------
- */
+/* --- encoding --------------------------------------------------------------------- */
 
 enum lora_status lora__work_init(struct lora_work *work, struct lora_error *err)
 {

@@ -24,7 +24,7 @@
 /* Code points that one becomes at most (U+FDFA has 18). */
 #define DECOMPOSED 32
 
-/* --- reading ------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------- */
 
 static enum lora_status read_strip(struct lora_reader *reader)
 {
@@ -76,7 +76,7 @@ enum lora_status lora__normalizer_read(struct lora_stages *stages, struct lora_a
 	return lora__stages_read(&reader, "normalizers", known);
 }
 
-/* --- Unicode's normal forms ---------------------------------------------------------------- */
+/* --- Unicode's normal forms ------------------------------------------------------- */
 
 static enum lora_status reserve_codes(struct lora_work *work, size_t count, struct lora_error *err)
 {
@@ -184,7 +184,7 @@ static enum lora_status normal_form(struct lora_work *work, enum lora_stage_kind
 	return status;
 }
 
-/* --- the others ------------------------------------------------------------------------------ */
+/* --- the others ------------------------------------------------------------------- */
 
 static enum lora_status lowercase(uint32_t code, struct lora_buffer *to, struct lora_error *err)
 {

@@ -45,7 +45,7 @@ struct lora_matcher {
 	pcre2_match_context *context;
 };
 
-/* --- Oniguruma's language to PCRE2's ---------------------------------------------------- */
+/* --- Oniguruma's language to PCRE2's ---------------------------------------------- */
 
 struct translation {
 	const char *at;
@@ -249,7 +249,7 @@ static bool put_one(struct translation *t)
 	return copy(t, 1);
 }
 
-/* --- compiling -------------------------------------------------------------------------- */
+/* --- compiling -------------------------------------------------------------------- */
 
 /* White space by property in a pattern: PCRE2 since 10.40. */
 static enum lora_status compile(struct lora_regex *regex, const char *pattern, const char *shown,
@@ -348,7 +348,7 @@ void lora__regex_free(struct lora_regex *regex)
 	free(regex);
 }
 
-/* --- matching --------------------------------------------------------------------------- */
+/* --- matching --------------------------------------------------------------------- */
 
 enum lora_status lora__matcher_new(struct lora_matcher **out, struct lora_error *err)
 {

@@ -18,7 +18,7 @@
 static const char gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| "
 				   "?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-/* --- reading ------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------- */
 
 static enum lora_status read_byte_level(struct lora_reader *reader)
 {
@@ -100,7 +100,7 @@ enum lora_status lora__pre_tokenizer_read(struct lora_stages *stages, struct lor
 	return lora__stages_read(&reader, "pretokenizers", known);
 }
 
-/* --- behaviors ------------------------------------------------------------------------------- */
+/* --- behaviors -------------------------------------------------------------------- */
 
 /* Does the segment go to the one before it (in the direction of the walk)? */
 static bool joins(enum lora_behavior behavior, bool match, bool previous)
@@ -148,7 +148,7 @@ static void join_backward(struct lora_segments *segments)
 	memmove(segments->at, segments->at + to, segments->count * sizeof *segments->at);
 }
 
-/* --- the stages ------------------------------------------------------------------------------ */
+/* --- the stages ------------------------------------------------------------------- */
 
 static enum lora_status find_digits(const char *text, size_t size, struct lora_segments *segments,
 				    struct lora_error *err)

@@ -16,7 +16,7 @@
 #include "base/utf8.h"
 #include "net/tokenizer.h"
 
-/* --- buffers --------------------------------------------------------------------------- */
+/* --- buffers ---------------------------------------------------------------------- */
 
 void lora__buffer_fini(struct lora_buffer *buffer)
 {
@@ -68,7 +68,7 @@ enum lora_status lora__buffer_add_code(struct lora_buffer *buffer, uint32_t code
 	return status;
 }
 
-/* --- pieces ---------------------------------------------------------------------------- */
+/* --- pieces ----------------------------------------------------------------------- */
 
 void lora__pieces_fini(struct lora_pieces *pieces)
 {
@@ -102,7 +102,7 @@ enum lora_status lora__pieces_add(struct lora_pieces *pieces, size_t begin, uint
 	return LORA_OK;
 }
 
-/* --- UTF-8 ----------------------------------------------------------------------------- */
+/* --- UTF-8 ------------------------------------------------------------------------ */
 
 static bool second_fits(unsigned char first, unsigned char second)
 {

@@ -17,7 +17,7 @@
 #include "base/error.h"
 #include "net/tokenizer.h"
 
-/* --- tokens -------------------------------------------------------------------------------- */
+/* --- tokens ----------------------------------------------------------------------- */
 
 static enum lora_status make_room(struct lora_bpe *bpe, uint32_t id, struct lora_error *err)
 {
@@ -105,7 +105,7 @@ static enum lora_status read_vocab(struct lora_bpe *bpe, struct lora_arena *aren
 	return status;
 }
 
-/* --- merges -------------------------------------------------------------------------------- */
+/* --- merges ----------------------------------------------------------------------- */
 
 static enum lora_status begin_merges(struct lora_bpe *bpe, size_t count, struct lora_error *err)
 {
@@ -202,7 +202,7 @@ static enum lora_status read_merges(struct lora_bpe *bpe, const struct lora_json
 	return status;
 }
 
-/* --- options ------------------------------------------------------------------------------- */
+/* --- options ---------------------------------------------------------------------- */
 
 /* An option that may be absent or null, else has to be true or false. */
 static enum lora_status read_flag(const struct lora_json *model, const char *key, bool *value,

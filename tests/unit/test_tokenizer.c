@@ -12,7 +12,7 @@
 
 #define MEGABYTE ((size_t)1 << 20)
 
-/* --- a tokenizer ----------------------------------------------------------------------------- */
+/* --- a tokenizer ------------------------------------------------------------------ */
 
 /* The printable form of a byte, from the definition: those that print, then the others in order. */
 static unsigned printable(unsigned byte)
@@ -89,8 +89,7 @@ static struct lora_tokenizer *open_made(const char *middle)
 	return tokenizer;
 }
 
-/* --- pieces ------------------------------------------------------------------------------------
- */
+/* --- pieces ----------------------------------------------------------------------- */
 
 static void tokenizer__broken_utf8_is_replaced_by_maximal_parts(void **state)
 {
@@ -132,8 +131,7 @@ static void tokenizer__broken_utf8_is_replaced_by_maximal_parts(void **state)
 	lora__buffer_fini(&to);
 }
 
-/* --- work --------------------------------------------------------------------------------------
- */
+/* --- work ------------------------------------------------------------------------- */
 
 /* Merges, candidate for candidate, are counted: n log n of them at most. */
 static void check_steps(const struct lora_tokenizer *tokenizer, const char *word, size_t size)
@@ -226,8 +224,7 @@ static void tokenizer__megabytes_of_anything_are_encoded(void **state)
 	free(text);
 }
 
-/* --- decoding ------------------------------------------------------------------------------------
- */
+/* --- decoding --------------------------------------------------------------------- */
 
 static void tokenizer__a_character_comes_with_its_last_byte(void **state)
 {
@@ -266,8 +263,7 @@ static void tokenizer__a_character_comes_with_its_last_byte(void **state)
 	lora_tokenizer_close(tokenizer);
 }
 
-/* --- memory, sizes, threads
- * ------------------------------------------------------------------------ */
+/* --- memory, sizes, threads ------------------------------------------------------- */
 
 static enum lora_status everything(const char *json, struct lora_error *err)
 {
