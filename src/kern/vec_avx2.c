@@ -12,3 +12,9 @@ static inline vf load_f16(const uint16_t *p)
 {
 	return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }
+
+static inline vf load_bf16(const uint16_t *p)
+{
+	return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)),
+				     16);
+}

@@ -12,3 +12,9 @@ static inline vf load_f16(const uint16_t *p)
 {
 	return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }
+
+static inline vf load_bf16(const uint16_t *p)
+{
+	return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)),
+				     16);
+}

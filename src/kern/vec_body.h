@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kern/vec_body.h - the kernels of vec.h, once, in terms of a vector of LANES floats.
  *
- * A file for one instruction set defines LANES, load_f16() and NAME, and includes this one. The
- * compiler's vector types turn into that set's registers; where `a * b + c` stands they become a
- * fused step (these files are compiled with -ffp-contract=fast). Everything is static: the linker
- * must not take one set's function for all.
+ * A file for one instruction set defines LANES, ISA and NAME, includes this one, and says how
+ * 16-bit elements are loaded, which compilers do not find out for themselves. The compiler's vector
+ * types turn into that set's registers; where `a * b + c` stands they become a fused step (these
+ * files are compiled with -ffp-contract=fast). Everything is static: the linker must not take one
+ * set's function for all.
  *
  * Tails: what is left behind the last whole vector goes through a padded copy, so that every
  * element sees the same arithmetic wherever it stands.
@@ -37,14 +38,7 @@ static inline vf splat(float x)
 	return x - (vf){0};
 }
 
-static inline vf load_bf16(const uint16_t *p)
-{
-	vh h;
-
-	memcpy(&h, p, sizeof(h));
-	return (vf)(__builtin_convertvector(h, vu) << 16);
-}
-
+static vf load_bf16(const uint16_t *p);
 static vf load_f16(const uint16_t *p);
 
 /* The first n < LANES elements, then zeros. */

@@ -6,6 +6,14 @@
 
 #include "kern/vec_body.h"
 
+static vf load_bf16(const uint16_t *p)
+{
+	vh h;
+
+	memcpy(&h, p, sizeof(h));
+	return (vf)(__builtin_convertvector(h, vu) << 16);
+}
+
 /* Half to single by bits: the exponent moves up by 112; a subnormal is scaled by a product, which
  * is exact; an infinity or NaN (none is loaded from a model's file) keeps an exponent of ones. */
 static vf load_f16(const uint16_t *p)

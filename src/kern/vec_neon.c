@@ -12,3 +12,8 @@ static inline vf load_f16(const uint16_t *p)
 {
 	return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 }
+
+static inline vf load_bf16(const uint16_t *p)
+{
+	return (vf)vshll_n_u16(vld1_u16(p), 16);
+}
