@@ -57,13 +57,14 @@ static inline void store_part(float *p, vf v, size_t n)
 
 static inline float sum_of(vf v)
 {
-	float lane[LANES];
+	typedef float quarter __attribute__((vector_size(16)));
+	quarter part[LANES / 4];
 
-	store(lane, v);
-	for (size_t width = LANES / 2; width > 0; width /= 2)
+	memcpy(part, &v, sizeof(v));
+	for (size_t width = LANES / 8; width > 0; width /= 2)
 		for (size_t i = 0; i < width; i++)
-			lane[i] += lane[i + width];
-	return lane[0];
+			part[i] += part[i + width];
+	return (part[0][0] + part[0][2]) + (part[0][1] + part[0][3]);
 }
 
 /* Where the mask is set a, else b. */
