@@ -53,6 +53,7 @@ struct lora_stats {
 	uint64_t unchanged; /* of those, elements whose value did not change: f32(W') == f32(W) */
 	uint64_t changed;   /* elements with f32(W') != f32(W) */
 	uint64_t nonfinite; /* elements whose W' is not finite */
+	double ties, ties2; /* of an expectation, merge/predict.c */
 };
 
 /* Elements. rank 0 is an update of +0. */

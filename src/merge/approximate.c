@@ -53,9 +53,15 @@ static struct lora_unmerge_error from_stats(const struct lora_plan *plan)
 {
 	struct lora_stats total = {0};
 	struct lora_unmerge_error e = {0, 0, 0};
+	double even =
+	    0; /* of all weights, above one half: a base that was quantized once has more */
 
 	for (size_t i = 0; i < plan->job_count; i++)
 		lora__stats_add(&total, &plan->jobs[i].stats);
+	if (total.changed)
+		even = (double)total.unchanged / (double)total.changed - 0.5;
+	total.d2 -= even * total.ties;
+	total.e2 -= even * total.ties2;
 	if (total.nonzero)
 		e.off = total.d2 / (double)total.nonzero;
 	if (total.w2 > 0)

@@ -71,22 +71,44 @@ static int exponent(float value, enum lora_dtype type)
 	return e > lowest ? e : lowest;
 }
 
-/* The merge rounded by e, uniform within half a unit of W'; the way back rounds W + e to W's units,
- * of which 2^up make one of W': off in all cases but one of 2^up, and so far in the square mean. */
-static void expect_one(struct lora_stats *stats, float merged, float base, enum lora_dtype type)
+/* An element that the merge rounded by e, and the way back to W's units: 2^up of them make one of
+ * W', and D has j bits below them. e is one of 2^(up + j) multiples of 2^-j, up to half a unit of
+ * W'; W comes back where |e| is less than half of its own unit, and from a tie where W is even.
+ *
+ *	up > 0	2^j - 1 cases, and both ties:	1 - 2^-up are off, if half of all W are even
+ *	up = 0	all but the ties, of which one half was rounded the other way: 2^-(j+1) are off
+ *	up < 0	all: W's unit is the wider one
+ *
+ * (In f32 ties count; a 16-bit W has 2^-16 of them.) */
+static void expect_one(struct lora_stats *stats, float merged, float base, float D,
+		       enum lora_dtype type)
 {
 	int mantissa = type == LORA_DTYPE_F32	? 23
 		       : type == LORA_DTYPE_F16 ? 10
 						: 7,
-	    up = exponent(merged, type) - exponent(base, type);
-	double ulp = ldexp(1, exponent(merged, type) - 127 - mantissa);
+	    unit = exponent(base, type) - mantissa, up = exponent(merged, type) - mantissa - unit,
+	    j = unit - (exponent(D, LORA_DTYPE_F32) - 23);
+	double ulp = ldexp(1, up + unit - 127), ties = 0;
+	uint32_t bits;
 
 	stats->nonzero++;
 	stats->w2 += (double)base * (double)base;
-	if (up <= 0)
+	if (up >= 0 && j > 0 && D != 0)
+		ties = ldexp(up ? 2 : 1, -up - j);
+	stats->ties += ties;
+	stats->ties2 += ties * ldexp(ulp * ulp, -2 * up);
+	if (up > 0) {
+		stats->d2 += 1 - ldexp(1, -up);
+		stats->e2 += ulp * ulp / 12 * (1 + ldexp(2, -2 * up));
 		return;
-	stats->d2 += 1 - ldexp(1, -up);
-	stats->e2 += ulp * ulp / 12 * (1 + ldexp(2, -2 * up));
+	}
+	stats->d2 += ties / 2;
+	stats->e2 += ties / 2 * ulp * ulp;
+	if (ties > 0.1)
+		return;
+	memcpy(&bits, &base, sizeof(bits));
+	stats->changed++;
+	stats->unchanged += !(bits >> (23 - mantissa) & 1);
 }
 
 void lora__tile_expect(const struct lora_block *block, struct lora_tile tile, struct lora_way way,
@@ -105,6 +127,7 @@ void lora__tile_expect(const struct lora_block *block, struct lora_tile tile, st
 		lora__widen(kern, scratch->base, way.base + at * base, way.base_type,
 			    (size_t)tile.cols);
 		for (uint64_t j = 0; j < tile.cols; j++)
-			expect_one(stats, scratch->value[j], scratch->base[j], way.base_type);
+			expect_one(stats, scratch->value[j], scratch->base[j],
+				   scratch->update[i * tile.cols + j], way.base_type);
 	}
 }

@@ -80,7 +80,11 @@ static enum lora_status read_options(struct lora_rebuild *r, struct lora_error *
 	if (dtype && r->options.dtype == LORA_DTYPE_NONE)
 		return malformed(r, "its dtype is not known", err);
 	r->options.tied = strcmp(tied, "refuse") == 0 ? LORA_TIED_REFUSE : LORA_TIED_SPLIT;
+	if (r->options.tied == LORA_TIED_SPLIT && strcmp(tied, "split") != 0)
+		return malformed(r, "its choice of tied is not known", err);
 	r->options.adapter_tokenizer = strcmp(tokenizer, "adapter") == 0;
+	if (!r->options.adapter_tokenizer && strcmp(tokenizer, "base") != 0)
+		return malformed(r, "its choice of tokenizer is not known", err);
 	r->options.allow_unmatched = flag(options, "allow_unmatched");
 	r->options.allow_noop = flag(options, "allow_noop");
 	r->adapter_options.allow_unknown = flag(options, "allow_unknown");

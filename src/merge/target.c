@@ -157,9 +157,9 @@ static enum lora_status check_existing(const struct lora_plan *plan, const char 
 					    "'%s' exists without '%s': remove it yourself",
 					    lora__escape(receipt), lora__escape(output));
 	} else if (!plan->options->force) {
-		status =
-		    lora__fail(err, LORA_USAGE, "output '%s' exists: remove it, or use --force",
-			       lora__escape(output));
+		status = lora__fail(err, LORA_USAGE, "output '%s' exists: remove it%s",
+				    lora__escape(output),
+				    plan->options->expect ? "" : ", or use --force");
 	} else {
 		status = check_ours(plan, output, kind, there && S_ISLNK(link.st_mode), err);
 	}

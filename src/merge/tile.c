@@ -70,6 +70,8 @@ void lora__stats_add(struct lora_stats *total, const struct lora_stats *more)
 	total->unchanged += more->unchanged;
 	total->changed += more->changed;
 	total->nonfinite += more->nonfinite;
+	total->ties += more->ties;
+	total->ties2 += more->ties2;
 }
 
 struct lora_tile lora__tile_next(uint64_t at, uint64_t end, uint64_t width)

@@ -65,8 +65,9 @@ void lora__tile_predict(const struct lora_block *block, struct lora_tile tile, s
 			const struct lora_kern *kern, struct lora_scratch *scratch); /* predict.c */
 
 /* The same tile, without a residual to repair it: what to expect of the predictions, in *stats:
- * nonzero elements, d2 of them not the base's, e2 the sum of their squared errors, w2 of squares.
- */
+ * nonzero elements, d2 of them not the base's, e2 the sum of their squared errors, w2 of squares,
+ * if every other weight of the base is odd. `changed` elements are the base's for sure, `unchanged`
+ * of them even; ties and ties2 belong to d2 and e2 for each weight more that is even. */
 void lora__tile_expect(const struct lora_block *block, struct lora_tile tile, struct lora_way way,
 		       const struct lora_kern *kern, struct lora_scratch *scratch,
 		       struct lora_stats *stats); /* predict.c */
