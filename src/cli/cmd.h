@@ -80,7 +80,7 @@ size_t cmd_sets(const struct cmd *cmd, void *args, struct cmd_globals *globals,
 		struct opt_set sets[CMD_SETS]);
 
 /* What the whole program is for: one phrase, as struct cmd's summary. */
-#define PROGRAM_SUMMARY "Inspect, merge and unmerge LoRA adapters"
+#define PROGRAM_SUMMARY "Inspect, merge, unmerge and sign LoRA adapters"
 
 /* help.c: the short help of a command, the list of commands, and two lines for whoever typed
  * nothing; all at most 80 columns wide. */
