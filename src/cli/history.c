@@ -114,7 +114,7 @@ enum lora_status history_json(struct lora_json_writer *w, const struct lora_log 
 
 static void hex_text(const struct lora_sha256 *digest, bool there, char text[LORA_SHA256_HEX])
 {
-	strcpy(text, there ? "" : "-");
+	snprintf(text, LORA_SHA256_HEX, "%s", there ? "" : "-");
 	for (size_t i = 0; i < LORA_SHA256_SIZE && there; i++)
 		snprintf(text + 2 * i, 3, "%02x", digest->byte[i]);
 }

@@ -184,15 +184,15 @@ enum lora_status lora__listing_compare(const struct lora_listing *want,
 		int order = !a ? 1 : !b ? -1 : strcmp(a->name, b->name);
 		bool differs = order != 0 && !(partial && order < 0);
 
-		if (order < 0)
+		if (a && b && order == 0)
+			differs = describe(a, b, line, sizeof(line));
+		else if (a && order < 0)
 			(void)snprintf(line, sizeof(line), "'%s' was removed",
 				       lora__escape(a->name));
-		else if (order > 0)
+		else if (b)
 			(void)snprintf(line, sizeof(line), "'%s' was added%s%s",
 				       lora__escape(b->name), b->other ? ": it is " : "",
 				       b->other ? b->other : "");
-		else
-			differs = describe(a, b, line, sizeof(line));
 		if (differs)
 			status = difference(user, line, err);
 		i += order <= 0;

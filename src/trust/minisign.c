@@ -256,7 +256,8 @@ static size_t emit_head(char *text, size_t room, const char *comment, const uint
 
 static void write_public(uint8_t blob[PUBLIC_SIZE], const struct lora_public_key *key)
 {
-	memcpy(blob, "Ed", 2);
+	blob[0] = 'E';
+	blob[1] = 'd';
 	memcpy(blob + 2, key->number, sizeof(key->number));
 	memcpy(blob + 10, key->point, sizeof(key->point));
 }
@@ -287,7 +288,8 @@ size_t lora__minisig_emit(char *text, size_t room, const char *untrusted,
 	size_t head;
 	int rest;
 
-	memcpy(blob, signature->prehashed ? "ED" : "Ed", 2);
+	blob[0] = 'E';
+	blob[1] = signature->prehashed ? 'D' : 'd';
 	memcpy(blob + 2, signature->number, sizeof(signature->number));
 	memcpy(blob + 10, signature->content, sizeof(signature->content));
 	head = emit_head(text, room, untrusted, blob, sizeof(blob));
@@ -304,8 +306,10 @@ size_t lora__sealed_emit(char *text, size_t room, const char *comment,
 	uint8_t blob[SECRET_BLOB] = {'E', 'd', 0, 0, 'B', '2'}, *at = blob + 6;
 	size_t size;
 
-	if (key->encrypted)
-		memcpy(blob + 2, "Sc", 2);
+	if (key->encrypted) {
+		blob[2] = 'S';
+		blob[3] = 'c';
+	}
 	memcpy(at, key->salt, sizeof(key->salt));
 	put_number(at + LORA_SALT_SIZE, key->operations);
 	put_number(at + LORA_SALT_SIZE + 8, key->memory);

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # verify_file - signed files, and everything that is wrong with one: changed, cut off, another's, tampered comments,
 # malformed and huge signatures, bad keys. Not to be trusted is 1, not to be judged is 3.
-. "${SRC:?the repository}/tests/cli/lib.sh" || exit 1
+. "${SRC:?the repository}/tests/cli/merge_checks.sh" || exit 1
 
 for name in a b; do
 	"$LORACTL" keygen -o $name --no-passphrase -q || fail "keygen"
@@ -108,8 +108,8 @@ unjudged()
 	cp good file.minisig
 }
 
-lines=$(wc -l <good)
-for ((i = 0; i < lines; i++)); do
+count=$(wc -l <good)
+for ((i = 0; i < count; i++)); do
 	head -n $i good >file.minisig
 	unjudged 'it is no signature|the signature is cut off'
 done
@@ -161,10 +161,17 @@ expect_exit 3 "$LORACTL" verify file -p file
 mkfifo pipe
 expect_exit 3 "$LORACTL" verify pipe -p a.pub
 expect_exit 2 "$LORACTL" verify
-if [ "$(id -u)" -ne 0 ]; then
-	chmod 0 file
-	expect_exit 4 "$LORACTL" verify file -p a.pub
-	chmod 644 file
+if can_bind; then
+	chmod 000 file
+	expect_exit 4 bound_by_permissions "$LORACTL" verify file -p a.pub
+	expect_stderr_line "cannot open 'file': Permission denied"
+	chmod 644 file && chmod 000 file.minisig
+	expect_exit 4 bound_by_permissions "$LORACTL" verify file -p a.pub
+	chmod 644 file.minisig && chmod 000 a.pub
+	expect_exit 4 bound_by_permissions "$LORACTL" verify file -p a.pub
+	chmod 644 a.pub
+else
+	fail "permissions bind nobody here: they cannot be tested"
 fi
 
 # --- keys
@@ -220,9 +227,9 @@ expect_stderr_line "warning: 'a\.key' is open to others \(mode 644\): chmod 600 
 head -c 100000 /dev/zero >big.key
 chmod 600 big.key
 expect_exit 3 "$LORACTL" sign file -k big.key
-if [ "$(id -u)" -ne 0 ]; then
-	chmod 0 a.key
-	expect_exit 4 "$LORACTL" sign file -k a.key
+if can_bind; then
+	chmod 000 a.key
+	expect_exit 4 bound_by_permissions "$LORACTL" sign file -k a.key
 	expect_stderr_line "cannot open 'a\.key': Permission denied"
 	chmod 600 a.key
 fi
