@@ -48,24 +48,27 @@ static uint8_t *encode_pae(const char *payload, size_t size, size_t *length)
 	return pae;
 }
 
-/* malloc'd, with a NUL behind it; NULL if the text is no base64 (or there is no memory). */
-static char *decode(const char *text, size_t *size)
+/* malloc'd, with a NUL behind it. LORA_INPUT, and `complaint`, if the text is no base64. */
+static enum lora_status decode(char **bytes, size_t *size, const char *text, const char *complaint,
+			       struct lora_error *err)
 {
 	size_t length = strlen(text), room = length / 4 * 3 + 1;
-	const char *end;
-	char *bytes = malloc(room);
 	int variant =
 	    strpbrk(text, "-_") ? sodium_base64_VARIANT_URLSAFE : sodium_base64_VARIANT_ORIGINAL;
+	const char *end;
 
-	if (bytes && (sodium_base642bin((uint8_t *)bytes, room - 1, text, length, NULL, size, &end,
-					variant) != 0 ||
-		      end != text + length)) {
-		free(bytes);
-		return NULL;
+	*bytes = malloc(room);
+	if (!*bytes)
+		return lora__fail_memory(err);
+	if (sodium_base642bin((uint8_t *)*bytes, room - 1, text, length, NULL, size, &end,
+			      variant) == 0 &&
+	    end == text + length) {
+		(*bytes)[*size] = '\0';
+		return LORA_OK;
 	}
-	if (bytes)
-		bytes[*size] = '\0';
-	return bytes;
+	free(*bytes);
+	*bytes = NULL;
+	return lora__fail(err, LORA_INPUT, "%s", complaint);
 }
 
 static void write_envelope(struct lora_json_writer *w, const char *payload,
@@ -129,14 +132,17 @@ static enum lora_status check(const struct lora_json *json, const uint8_t *pae, 
 			      const struct lora_public_key *keys, size_t count, size_t *signer,
 			      struct lora_error *err)
 {
+	static const char complaint[] = "a signature of it is not 64 bytes in base64";
 	const char *text = lora__json_string(lora__json_get(json, "sig"));
+	char *signature = NULL;
 	size_t size = 0;
-	char *signature = text ? decode(text, &size) : NULL;
+	enum lora_status status = decode(&signature, &size, text ? text : "", complaint, err);
 
-	if (!signature || size != LORA_SIGNATURE_SIZE) {
+	if (!status && size != LORA_SIGNATURE_SIZE)
+		status = lora__fail(err, LORA_INPUT, "%s", complaint);
+	if (status) {
 		free(signature);
-		return lora__fail(err, LORA_INPUT, "a signature of it is not %d bytes in base64",
-				  LORA_SIGNATURE_SIZE);
+		return status;
 	}
 	for (size_t i = 0; i < count && *signer == SIZE_MAX; i++)
 		if (crypto_sign_verify_detached((const uint8_t *)signature, pae, length,
@@ -194,8 +200,8 @@ enum lora_status lora__envelope_open(struct lora_payload *out, const char *text,
 	else if (strcmp(type, PAYLOAD_TYPE) != 0)
 		status = lora__fail(err, LORA_INPUT, "it holds '%s', not " PAYLOAD_TYPE,
 				    lora__escape(type));
-	else if (!(out->text = decode(base64, &out->size)))
-		status = lora__fail(err, LORA_INPUT, "its payload is no base64");
+	else
+		status = decode(&out->text, &out->size, base64, "its payload is no base64", err);
 	if (!status)
 		status = check_all(signatures, out, keys, count, err);
 	lora__json_free(json);

@@ -89,10 +89,13 @@ static enum lora_status check_old(const char *path, const struct signing *signin
 
 	if (status || kind == LORA_PATH_ABSENT || signing->options->force)
 		return status;
-	if (kind == LORA_PATH_FILE &&
-	    lora__file_slurp(path, LORA_MINISIG_LIMIT, &text, &size, NULL) == LORA_OK)
+	if (kind == LORA_PATH_FILE)
+		status = lora__file_slurp(path, LORA_MINISIG_LIMIT, &text, &size, err);
+	if (!status && text)
 		own = lora__minisig_parse(&old, text, size, NULL) == LORA_OK &&
 		      memcmp(old.number, signing->key->public.number, sizeof(old.number)) == 0;
+	if (status == LORA_SYSTEM)
+		return status;
 	free(text);
 	return own ? LORA_OK
 		   : lora__fail(err, LORA_USAGE,
