@@ -16,8 +16,8 @@ what a family's tokenizer does is in these, its vocabulary only says with which 
  3. A token's text is never held back longer than needed: what a decoder gave so far is what the
     library decodes of the tokens so far, but for an unfinished character at the end.
 
-Then files that must be refused by name; what tokenizer_config.json adds; and chat templates, against
-transformers with the templates as they were published. Needs tokenizers and transformers (build/venv
+Then files that must be refused by name; what tokenizer_config.json adds; chat templates, against
+transformers with the templates as they were published; and which tokens an assistant says. Needs tokenizers and transformers (build/venv
 is tried).
 """
 
@@ -375,6 +375,12 @@ def mistral_first():
     return metaspace("first", split=False)
 
 
+def marked_chatml():
+    t = mistral_first()
+    t.add_special_tokens([added("<|im_start|>"), added("<|im_end|>")])
+    return t
+
+
 def mistral_always():
     return metaspace("always")
 
@@ -691,6 +697,7 @@ PLAIN_CHAT = "{% for message in messages %}{{ message['content'] + '\\n' }}{% en
 CHATS = [
     ("chatml", "own", CHATML, smollm2, "<|endoftext|>", "<|im_end|>"),
     ("chatml", "own", QWEN_CHAT, qwen2, None, "<|im_end|>"),
+    ("chatml", "own", CHATML, marked_chatml, "<s>", "<|im_end|>"),
     ("llama2", "own", LLAMA2_CHAT, llama2, "<s>", "</s>"),
     ("llama3", "own", LLAMA3_CHAT, llama3, "<|begin_of_text|>", "<|eot_id|>"),
     ("mistral", "own", MISTRAL_CHAT, mistral_first, "<s>", "</s>"),
