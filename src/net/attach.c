@@ -186,20 +186,22 @@ static struct lora_saved *find_saved(const struct lora_patches *patches, const f
 	return NULL;
 }
 
-/* The vector's copy, made at the first edit. */
-static float *own_vector(struct lora_patches *patches, const struct lora_slot *slot, float **copy)
+/* The vector's copy, made at the first edit; NULL without memory. */
+static float *own_vector(struct lora_patches *patches, const struct lora_slot *slot)
 {
-	if (!find_saved(patches, slot->vector)) {
-		*copy = lora__arena_array(&patches->arena, slot->whole, sizeof(float));
-		if (!*copy)
-			return NULL;
-		memcpy(*copy, *slot->vector, slot->whole * sizeof(float));
-		patches->saved[patches->saved_count++] =
-		    (struct lora_saved){slot->vector, *slot->vector};
-		*slot->vector = *copy;
-	}
-	*copy = (float *)(uintptr_t)*slot->vector; /* ours: it was made above */
-	return *copy + slot->begin;
+	struct lora_saved *saved = find_saved(patches, slot->vector);
+	float *copy;
+
+	if (saved)
+		return saved->now + slot->begin;
+	copy = lora__arena_array(&patches->arena, slot->whole, sizeof(float));
+	if (!copy)
+		return NULL;
+	memcpy(copy, *slot->vector, slot->whole * sizeof(float));
+	patches->saved[patches->saved_count++] =
+	    (struct lora_saved){slot->vector, *slot->vector, copy};
+	*slot->vector = copy;
+	return copy + slot->begin;
 }
 
 /* An earlier replacement of the same vector. */
@@ -217,7 +219,7 @@ static enum lora_status change_vector(struct lora_patches *patches, const struct
 	const struct lora_edit *edit = laid->edit;
 	size_t n = laid->vector->count, first = (size_t)(edit->row0 * edit->width + edit->col0);
 	size_t given = (size_t)(edit->dense.rows * edit->dense.cols);
-	float *copy = NULL, *values, *at = own_vector(patches, laid->vector, &copy);
+	float *values, *at = own_vector(patches, laid->vector);
 	enum lora_status status;
 
 	if (given > n || first > n - given || (edit->dense.rows > 1 && edit->cols != edit->width))

@@ -20,6 +20,7 @@ struct lora_laid {
 struct lora_saved {
 	const float **vector;
 	const float *before;
+	float *now; /* the copy that edits change */
 };
 
 /* What is attached. Everything lives in the arena. */

@@ -133,7 +133,7 @@ static enum lora_status measure(const struct draft *draft, enum lora_chat chat,
 	*length = part.count;
 	if (!status && (part.count > draft->tokens.count ||
 			(part.count > 0 &&
-			 memcmp(part.ids, draft->tokens.ids, part.count * sizeof(*part.ids)))))
+			 memcmp(part.ids, draft->tokens.ids, part.count * sizeof(*part.ids)) != 0)))
 		status = lora__fail(err, LORA_INPUT,
 				    "the tokens of message %zu depend on what follows it", count);
 	lora_tokens_fini(&part);

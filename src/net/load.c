@@ -64,10 +64,14 @@ static void place(const struct lora_net *net, const struct lora_load *job, size_
 		memcpy(job->to + first * width, bytes, n * width);
 		return;
 	}
-	for (size_t i = 0; i < n; i++) {
-		size_t row = (first + i) / job->rows, col = (first + i) % job->rows;
-
+	/* element (row, col) of the file is (col, row) there */
+	for (size_t i = 0, row = first / job->rows, col = first % job->rows; i < n; i++) {
 		memcpy(job->to + (col * job->cols + row) * width, bytes + i * width, width);
+		col++;
+		if (col == job->rows) {
+			col = 0;
+			row++;
+		}
 	}
 }
 

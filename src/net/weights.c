@@ -357,7 +357,7 @@ static enum lora_status lay_out(struct loader *l, struct lora_error *err)
 	if (!status)
 		*slot_of(l, embed) = (struct lora_slot){.kind = LORA_SLOT_EMBEDDING};
 	if (!status && s->family->position) {
-		struct lora_matrix W;
+		struct lora_matrix W = {LORA_DTYPE_NONE, 0, 0, NULL};
 
 		status = take_table(l, s->family->position, s->positions, true, &W, &position, err);
 		net->position = W.data;
