@@ -3,8 +3,8 @@
 """Makes the seeds of the fuzz targets: make.py [--check]
 
 Small files, each the shortest with some feature that a mutation is unlikely to invent. They are
-committed; --check fails if the files in safetensors/, index/, tokenizer/ and lora/ are not these (more may be there: inputs that
-once found something stay).
+committed; --check fails if the files in safetensors/, index/, tokenizer/, lora/, undo/ and residual/ are not these (more may be there:
+inputs that once found something stay).
 """
 import json
 import os
@@ -137,7 +137,78 @@ def lora():
     yield "mended", b"\4" + small.data
 
 
+GOLDEN = os.path.join(HERE, "..", "..", "data", "undo")
+Z = "0" * 64
+
+
+def record(path):
+    """Of a real record: the size of its data, its head, record.json."""
+    with open(path, "rb") as file:
+        data = file.read()
+    (n,) = struct.unpack("<Q", data[:8])
+    begin, end = json.loads(data[8:8 + n])["record.json"]["data_offsets"]
+    return struct.pack("<I", len(data) - 8 - n) + data[:8 + n] + data[8 + n + begin:8 + n + end]
+
+
+def made_record(beside, **members):
+    """A head of tensors (name, dtype, shape, size) BESIDE the two that every record has; record.json."""
+    base = {"root": Z, "directory": False, "files": [{"name": "a.safetensors", "size": 9, "sha256": Z}], "others": [],
+            "left": [], **members.pop("base", {})}
+    merged = {"root": Z, "files": [{"name": "a.safetensors", "size": 9, "head_sha256": Z}],
+              "tensors": [{"name": "w", "sha256": Z}], "others": []}
+    text = json.dumps({"schema": "loractl.undo/1", "arithmetic": 1, "base": base, "merged": merged, "adapters": [],
+                       "tensors": [], **members}, separators=(",", ":")).encode()
+    data = st([("record.json", "U8", [len(text)], len(text)), ("head.0", "U8", [9], 9), *beside])
+    (n,) = struct.unpack("<Q", data[:8])
+    return struct.pack("<I", len(data) - 8 - n) + data[:8 + n] + text
+
+
+def changed(**members):
+    return {"name": "w", "from": "merged", "width": 3, "parts": [], "rows": [], "gain": None, "chunks": [], **members}
+
+
+PART = {"kind": "low-rank", "scale": 0.5, "row": 0, "rows": 2, "col": 1, "cols": 2}
+SUMS = [{**PART}, {**PART, "kind": "dense", "row": 1, "rows": 1, "col": 0, "cols": 3}]
+FACTORS = [("left.0", "F32", [2, 1], 8), ("right.0", "BF16", [1, 2], 4), ("dense.1", "F16", [1, 3], 6)]
+KEPT = {"directory": True, "left": [{"name": "x.bin", "size": 7}],
+        "others": [{"name": "config.json", "size": 2, "sha256": Z, "stored": True},
+                   {"name": "a/b", "size": 4, "sha256": Z, "stored": False}]}
+UNDO = {
+    "llama": record(os.path.join(GOLDEN, "llama", "merged.undo")),
+    "gpt2": record(os.path.join(GOLDEN, "gpt2", "merged.undo")),
+    "nothing": made_record([]),
+    "kept": made_record([("file.0", "U8", [2], 2)], base=KEPT),
+    "sums": made_record([*FACTORS, ("residual.0", "U8", [1], 1)], tensors=[changed(parts=SUMS, chunks=[[6, 1]])]),
+    "gain": made_record([("gain.0", "F32", [3], 12), ("residual.0", "U8", [3], 3)],
+                        tensors=[changed(gain="column", rows=[0, 5], chunks=[[3, 1], [3, 2]])]),
+    "replaced": made_record([("residual.0", "U8", [1], 1)],
+                            tensors=[{**changed(chunks=[[524288, 1]]), "from": "nothing"}]),
+}
+
+
+def chunk(width, n, *parts):
+    """The width as an exponent of 2, the number of elements, the chunk's bytes."""
+    return struct.pack("<BH", width, n) + b"".join(bytes(part) for part in parts)
+
+
+# Frames of one raw block, and of one byte again and again (RFC 8878).
+RAW = [2, 13, 0, 0, 0, 0x28, 0xB5, 0x2F, 0xFD, 0x20, 4, 4 << 3 | 1, 0, 0, 2, 4, 6, 8]
+RLE = [2, 10, 0, 0, 0, 0x28, 0xB5, 0x2F, 0xFD, 0x20, 4, 4 << 3 | 3, 0, 0, 5]
+RESIDUAL = {
+    "nothing": chunk(0, 5, [0]),
+    "gaps": chunk(1, 5, [1], struct.pack("<II", 2, 2), [1, 1, 1], [1, 2, 1], [0]),
+    "far": chunk(0, 600, [1], struct.pack("<II", 1, 3), [1, 255, 255, 30], [1, 9]),
+    "planes": chunk(2, 2, [2], [1, 255, 2], [1, 255, 1], [0], [1, 1, 0]),
+    "frames": chunk(1, 4, [2], RAW, RLE),
+    "gaps-in-frames": chunk(2, 30, [1], struct.pack("<II", 4, 4), RAW, RLE, [0], [0], [0]),
+}
+
+
 def seeds():
+    for name, data in UNDO.items():
+        yield "undo/" + name, data
+    for name, data in RESIDUAL.items():
+        yield "residual/" + name, data
     for name, data in TOKENIZER.items():
         yield "tokenizer/" + name, data
     for name, data in lora():

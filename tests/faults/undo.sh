@@ -1,0 +1,256 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Every system call of `merge --undo` and of `unmerge` that touches an output fails once, or is the last thing the process does;
+# allocations fail. Afterwards there are both, model and record, or neither; a kill between the two renames may leave the
+# record alone, never the model without it. And the order of the calls: the record is on the disk before the model has its name.
+. "${SRC:?the repository}/tests/cli/lib.sh" || exit 1
+need strace
+need python3
+golden=$SRC/tests/data/undo/llama
+cp -r "$golden/base" base
+cp -r "$golden/sums" sums
+cp -r "$golden/dora" dora
+cp -r "$golden/merged" merged
+cp "$golden/merged.undo" merged.undo
+mkdir elsewhere
+merge=("$LORACTL" merge -q --threads 1 base sums dora -o out)
+unmerge=("$LORACTL" unmerge -q --threads 1 merged --undo merged.undo -o out)
+# The base's digests are in the cache from here on, and no call is made for them.
+"${merge[@]}" --undo record || fail "exit $?"
+mv out want
+mv record want.undo
+
+inputs()
+{
+	find base sums dora merged merged.undo -type f -exec sha256sum {} + | sort
+}
+before=$(inputs)
+
+# WHAT: neither is there, and nothing else.
+neither()
+{
+	local left
+
+	left=$(find . \( -name 'out*' -o -name 'record*' -o -name '.*.loractl-*' -o -name '.loractl-*' \) | tr '\n' ' ')
+	[ -z "$left" ] || fail "$1: left: $left"
+	[ "$(inputs)" = "$before" ] || fail "$1: an input changed"
+	clean
+}
+
+clean()
+{
+	rm -rf out record elsewhere/record
+	find . -name '.*loractl-*' -exec rm -rf {} +
+}
+
+# WHAT: whole, where it is.
+whole()
+{
+	local record
+
+	record=$(find . -name record)
+	case $mode in
+	merge)
+		[ -e out ] && [ -n "$record" ] || fail "$1: one of the two alone"
+		diff -r out want >/dev/null || fail "$1: another model"
+		cmp -s "$record" want.undo || fail "$1: another record"
+		;;
+	unmerge) diff -r out base >/dev/null || fail "$1: another base" ;;
+	esac
+	[ "$(inputs)" = "$before" ] || fail "$1: an input changed"
+	clean
+}
+
+# CALL COMMAND...: how often it makes that call.
+count()
+{
+	strace -f -o "$cli_folder/trace" -e trace="$1" "${@:2}" >/dev/null 2>&1 || fail "${*:2}: exit $?"
+	clean
+	grep -c "$1(" "$cli_folder/trace"
+}
+
+# CALL ERROR COMMAND...
+fail_each()
+{
+	local calls loader n
+
+	calls=$(count "$1" "${@:3}")
+	loader=$(count "$1" "$LORACTL" --version) # which reads libraries
+	[ "$calls" -gt "$loader" ] || fail "$1 is never called: the test tests nothing"
+	for ((n = loader + 1; n <= calls; n++)); do
+		run strace -f -o /dev/null -e trace="$1" -e inject="$1:error=$2:when=$n" "${@:3}"
+		if [ "$STATUS" -eq 0 ]; then # a call whose failure may be survived
+			whole "$mode: $1 $2 at $n"
+			continue
+		fi
+		[ "$STATUS" -eq 4 ] || fail "$mode: $1 $2 at $n: exit $STATUS: $(cat "$ERR")"
+		[ "$(wc -l <"$ERR")" -eq 1 ] || fail "$mode: $1 $2 at $n: $(wc -l <"$ERR") lines: $(cat "$ERR")"
+		neither "$mode: $1 $2 at $n"
+	done
+}
+
+# CALL COMMAND...
+kill_each()
+{
+	local calls n
+
+	calls=$(count "$1" "${@:2}")
+	for ((n = 1; n <= calls; n++)); do
+		{ run strace -f -o /dev/null -e trace="$1" -e inject="$1:signal=SIGKILL:when=$n" "${@:2}"; } 2>/dev/null
+		if [ -e out ]; then
+			whole "$mode: killed at $1 $n"
+			continue
+		fi
+		for record in record elsewhere/record; do # alone it is whole
+			[ ! -e $record ] || cmp -s $record want.undo || fail "$mode: killed at $1 $n: a torn record"
+		done
+		[ "$(inputs)" = "$before" ] || fail "$mode: killed at $1 $n: an input changed"
+		clean
+	done
+}
+
+mode=merge
+for place in record elsewhere/record; do
+	fail_each renameat2 EIO "${merge[@]}" --undo $place
+	fail_each fsync EIO "${merge[@]}" --undo $place
+	kill_each renameat2 "${merge[@]}" --undo $place
+done
+fail_each pwrite64 ENOSPC "${merge[@]}" --undo record
+fail_each fdatasync EIO "${merge[@]}" --undo record
+fail_each mkdir EACCES "${merge[@]}" --undo record
+fail_each fallocate ENOSPC "${merge[@]}" --undo record
+kill_each pwrite64 "${merge[@]}" --undo record
+kill_each fdatasync "${merge[@]}" --undo record
+kill_each fsync "${merge[@]}" --undo record
+# Spools are read back; and a file system may not have files without a name.
+fail_each pread64 EIO "${merge[@]}" --undo record
+mode=unmerge
+for call in pwrite64:ENOSPC fdatasync:EIO fsync:EIO renameat2:EIO pread64:EIO; do
+	fail_each "${call%:*}" "${call#*:}" "${unmerge[@]}"
+done
+for call in pwrite64 fdatasync fsync renameat2; do
+	kill_each $call "${unmerge[@]}"
+done
+
+# --- the order of the calls
+
+# RECORD MODEL BASE ADAPTER...: the first two as absolute paths.
+ordered()
+{
+	strace -f -y -s 0 -o "$cli_folder/trace" \
+		-e trace=write,pwrite64,pwritev,copy_file_range,fsync,fdatasync,rename,renameat,renameat2,link,linkat \
+		"$LORACTL" merge -q --threads 2 "${@:3}" -o "$2" --undo "$1" || fail "exit $?"
+	python3 - "$cli_folder/trace" "$1" "$2" <<'PYTHON' || fail "the order of system calls for $1 and $2"
+import os, re, sys
+
+trace, record, model = sys.argv[1:]
+events, problems = [], []
+for line in open(trace):
+    call = re.match(r"\d+ +(\w+)\(", line)
+    if not call or " = -1 " in line:
+        continue
+    path = re.search(r"\((?:AT_FDCWD|\d+)<([^>]*)>", line)
+    events.append((call.group(1), path.group(1) if path else "", line))
+def last(what):
+    found = [i for i, e in enumerate(events) if what(e)]
+    return found[-1] if found else None
+def renamed(final):
+    return last(lambda e: e[0].startswith(("rename", "link")) and '"%s"' % os.path.basename(final) in e[2].replace(os.path.dirname(final) + "/", ""))
+def temporary(final, path):
+    return os.path.dirname(path) == os.path.dirname(final) and os.path.basename(path).startswith(".%s.loractl-" % os.path.basename(final))
+writes = ("write", "pwrite64", "pwritev", "copy_file_range")
+at_record, at_model = renamed(record), renamed(model)
+written = last(lambda e: e[0] in writes and temporary(record, e[1]))
+synced = last(lambda e: e[0] in ("fsync", "fdatasync") and temporary(record, e[1]))
+if None in (at_record, at_model, written, synced):
+    sys.exit("not seen: %s" % [at_record, at_model, written, synced])
+if not written < synced < at_record < at_model:
+    problems.append("written %d, synced %d, renamed %d; the model renamed %d" % (written, synced, at_record, at_model))
+model_data = [i for i, e in enumerate(events) if e[0] in writes and e[1].startswith(os.path.dirname(model) + "/." + os.path.basename(model) + ".loractl-")]
+if not model_data or max(model_data) > at_record:
+    problems.append("the model was written after the record had its name")
+folder = lambda path: [i for i, e in enumerate(events) if e[0] in ("fsync", "fdatasync") and e[1] == os.path.dirname(path)]
+if not [i for i in folder(model) if i > at_model]:
+    problems.append("the model's folder was not synced after its rename")
+if os.path.dirname(record) != os.path.dirname(model) and not [i for i in folder(record) if at_record < i < at_model]:
+    problems.append("the record's folder was not synced between the renames")
+print(*problems, sep="\n")
+sys.exit(bool(problems))
+PYTHON
+	rm -rf "$1" "$2" "$2.receipt.json"
+}
+ordered "$work/record" "$work/out" base sums dora
+ordered "$work/elsewhere/record" "$work/out" base sums dora
+# One file: its receipt stands beside it too.
+cp -r "$golden/more" more
+ordered "$work/record" "$work/out.safetensors" base/model-00001-of-00002.safetensors more
+
+# --- no memory: an allocation fails, alone or with all that follow; some hundred places, spread over the whole run
+
+[ -z "${LORACTL_SANITIZE:-}" ] || exit 0 # sanitizers bring their own malloc()
+cat >"$cli_folder/failing.c" <<'C'
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t), *__libc_memalign(size_t, size_t);
+static long count, from = -1, to;
+__attribute__((constructor)) static void begin(void)
+{
+	const char *text = getenv("FAIL_FROM");
+	if (text)
+		from = strtol(text, NULL, 10), to = getenv("FAIL_ONCE") ? from + 1 : 1L << 40;
+	count = 0;
+}
+void _exit(int status)
+{
+	if (getenv("FAIL_COUNT"))
+		dprintf(open(getenv("FAIL_COUNT"), O_WRONLY | O_CREAT | O_TRUNC, 0600), "%ld\n", count);
+	for (;;)
+		syscall(SYS_exit_group, status);
+}
+static int now(void)
+{
+	long n = __atomic_fetch_add(&count, 1, __ATOMIC_RELAXED);
+	if (from < 0 || n < from || n >= to)
+		return 0;
+	errno = ENOMEM;
+	return 1;
+}
+void *malloc(size_t n) { return now() ? NULL : __libc_malloc(n); }
+void *calloc(size_t n, size_t m) { return now() ? NULL : __libc_calloc(n, m); }
+void *realloc(void *p, size_t n) { return now() ? NULL : __libc_realloc(p, n); }
+void *aligned_alloc(size_t a, size_t n) { return now() ? NULL : __libc_memalign(a, n); }
+C
+"${CC:-cc}" -O1 -w -shared -fPIC -o "$cli_folder/failing.so" "$cli_folder/failing.c" || fail "no library"
+
+# COMMAND...
+without_memory()
+{
+	local calls n once step
+
+	env LD_PRELOAD="$cli_folder/failing.so" FAIL_COUNT="$cli_folder/count" "$@" || fail "$*: exit $?"
+	clean
+	calls=$(cat "$cli_folder/count")
+	[ "${calls:-0}" -gt 100 ] || fail "$mode: $calls allocations: the test tests nothing"
+	step=$((calls / 100 + 1))
+	for once in '' 1; do
+		for ((n = 0; n < calls; n += step)); do
+			run env LD_PRELOAD="$cli_folder/failing.so" FAIL_FROM=$n ${once:+FAIL_ONCE=1} "$@"
+			if [ "$STATUS" -eq 0 ]; then
+				whole "$mode: allocation $n fails"
+				continue
+			fi
+			[ "$STATUS" -eq 4 ] || fail "$mode: allocation $n fails: exit $STATUS: $(cat "$ERR")"
+			[ "$(wc -l <"$ERR")" -eq 1 ] || fail "$mode: allocation $n fails: $(wc -l <"$ERR") lines: $(cat "$ERR")"
+			neither "$mode: allocation $n fails"
+		done
+	done
+}
+mode=merge
+without_memory "${merge[@]}" --undo record
+mode=unmerge
+without_memory "${unmerge[@]}"
