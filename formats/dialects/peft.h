@@ -84,6 +84,12 @@ struct peft_whole {
 	uint32_t tensor;
 	const char *path; /* the base's tensor as the adapter spells it: "lm_head.weight" */
 	bool wrapped;
+	/* With a resized vocabulary PEFT saves an embedding up to three times: as PATH, which is
+	 * the one that it loads, and as PATH's .modules_to_save. and .original_module. These are
+	 * carried along: consumed, and not used. */
+	uint32_t copies[2];
+	size_t copy_count;
+	bool carried; /* is such a copy itself */
 };
 
 /* What non-square modules say about orientation (orient.c): bit 1 << PEFT_STRAIGHT or 1 <<

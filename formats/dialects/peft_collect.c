@@ -58,6 +58,32 @@ static enum lora_status check_adapter(struct collector *collector, const struct 
 	    lora__escape(name), lora__escape(collector->adapter));
 }
 
+static bool is_saved_copy(const struct peft *peft, uint32_t tensor)
+{
+	return strstr(lora__peft_tensor(peft, tensor)->name, ".modules_to_save.") != NULL;
+}
+
+/* A tensor again under another name: PEFT's own second copy, or a contradiction. */
+static enum lora_status add_copy(struct peft *peft, struct peft_whole *whole, uint32_t tensor,
+				 struct lora_error *err)
+{
+	const struct lora_tensor *a = lora__peft_tensor(peft, whole->tensor),
+				 *b = lora__peft_tensor(peft, tensor);
+
+	if (whole->copy_count ||
+	    is_saved_copy(peft, whole->tensor) == is_saved_copy(peft, tensor) ||
+	    a->ndim != b->ndim || memcmp(a->shape, b->shape, a->ndim * sizeof(*a->shape)) != 0)
+		return lora__fail(err, LORA_INPUT,
+				  "tensors '%s' and '%s' are the same one: keep one of them",
+				  lora__escape(a->name), lora__escape(b->name));
+	whole->copies[whole->copy_count++] = is_saved_copy(peft, tensor) ? tensor : whole->tensor;
+	if (!is_saved_copy(peft, tensor))
+		whole->tensor = tensor;
+	return lora__decode_note(peft->decode, LORA_NOTE_DETAIL, err,
+				 "'%s' is stored twice: the one that PEFT loads is taken",
+				 lora__escape(whole->path));
+}
+
 static enum lora_status add_whole(struct collector *collector, const struct peft_key *key,
 				  uint32_t tensor, struct lora_error *err)
 {
@@ -70,16 +96,12 @@ static enum lora_status add_whole(struct collector *collector, const struct peft
 	if (status)
 		return status;
 	if (present)
-		return lora__fail(
-		    err, LORA_INPUT, "tensors '%s' and '%s' are the same one",
-		    lora__escape(
-			lora__peft_tensor(peft,
-					  peft->wholes[lora__map_find(&peft->whole_by_path,
-								      key->path, strlen(key->path))]
-					      .tensor)
-			    ->name),
-		    lora__escape(lora__peft_tensor(peft, tensor)->name));
-	peft->wholes[peft->whole_count++] = (struct peft_whole){tensor, key->path, key->wrapped};
+		return add_copy(peft,
+				&peft->wholes[lora__map_find(&peft->whole_by_path, key->path,
+							     strlen(key->path))],
+				tensor, err);
+	peft->wholes[peft->whole_count++] =
+	    (struct peft_whole){.tensor = tensor, .path = key->path, .wrapped = key->wrapped};
 	return LORA_OK;
 }
 

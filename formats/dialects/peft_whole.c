@@ -70,8 +70,9 @@ static enum lora_status emit(struct peft *peft, enum lora_edit_kind kind,
 {
 	const struct lora_tensor *tensor = lora__peft_tensor(peft, whole->tensor);
 	uint64_t width = tensor->ndim ? tensor->shape[tensor->ndim - 1] : 1;
-	struct lora_edit *edit =
-	    lora__peft_edit(peft, kind, found->name, whole->path, &whole->tensor, 1, err);
+	const uint32_t sources[] = {whole->tensor, whole->copies[0], whole->copies[1]};
+	struct lora_edit *edit = lora__peft_edit(peft, kind, found->name, whole->path, sources,
+						 1 + whole->copy_count, err);
 
 	if (!edit)
 		return LORA_SYSTEM;
@@ -148,6 +149,8 @@ static enum lora_status place(struct peft *peft, const struct peft_whole *whole,
 {
 	struct lora_found found;
 
+	if (whole->carried)
+		return LORA_OK;
 	if (strstr(whole->path, ".original_module."))
 		return lora__decode_unmatched(
 		    peft->decode, whole->tensor,
@@ -157,6 +160,32 @@ static enum lora_status place(struct peft *peft, const struct peft_whole *whole,
 		return emit(peft, LORA_EDIT_REPLACE, whole, &found, err);
 	return found.tensor == LORA_NO_TENSOR ? add_or_refuse(peft, whole, &found, err)
 					      : replace(peft, whole, &found, err);
+}
+
+/* A copy of the base's own module beside the one that takes its place is carried along with it. */
+static enum lora_status carry(struct peft *peft, struct peft_whole *whole, struct lora_error *err)
+{
+	static const char original[] = ".original_module.";
+	const char *at = strstr(whole->path, original);
+	struct peft_whole *real;
+	char *path;
+	uint32_t i;
+
+	if (!at)
+		return LORA_OK;
+	path = lora__arena_printf(peft->decode->arena, "%.*s.%s", (int)(at - whole->path),
+				  whole->path, at + sizeof(original) - 1);
+	if (!path)
+		return lora__fail_memory(err);
+	i = lora__map_find(&peft->whole_by_path, path, strlen(path));
+	if (i == UINT32_MAX)
+		return LORA_OK;
+	real = &peft->wholes[i];
+	if (real->copy_count < sizeof(real->copies) / sizeof(*real->copies)) {
+		real->copies[real->copy_count++] = whole->tensor;
+		whole->carried = true;
+	}
+	return LORA_OK;
 }
 
 /* Is there a replacement of that base name with that many rows? */
@@ -197,6 +226,8 @@ enum lora_status lora__peft_wholes(struct peft *peft, struct lora_error *err)
 	enum lora_status status = LORA_OK;
 	size_t first = decode->edit_count;
 
+	for (size_t i = 0; i < peft->whole_count && !status; i++)
+		status = carry(peft, &peft->wholes[i], err);
 	for (size_t i = 0; i < peft->whole_count && !status; i++)
 		status = place(peft, &peft->wholes[i], err);
 	for (size_t i = first; i < decode->edit_count && !status && decode->base; i++) {
