@@ -48,7 +48,8 @@ static const char *const weight_suffixes[] = {
     ".ggml",	    ".onnx", ".onnx_data", ".npz", ".tflite", ".ot", ".index.json", NULL,
 };
 
-static const char *const false_suffixes[] = {".minisig", ".receipt.json", ".undo", ".lora", NULL};
+static const char *const false_suffixes[] = {".minisig", ".receipt.json", ".intoto.json",
+					     ".undo",	 ".lora",	  NULL};
 static const char *const false_names[] = {
     "loractl-receipt.json", "loractl-files.json", ".git", ".cache", ".huggingface", NULL};
 

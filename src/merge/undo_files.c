@@ -47,6 +47,13 @@ static enum lora_status push(struct listing *l, const char *name, bool odd, stru
 	return LORA_OK;
 }
 
+/* Folders that no merge copies. */
+static bool is_private(const char *name)
+{
+	return strcmp(name, ".git") == 0 || strcmp(name, ".cache") == 0 ||
+	       strcmp(name, ".huggingface") == 0;
+}
+
 static enum lora_status list(struct listing *l, const char *path, const char *inside, int depth,
 			     struct lora_error *err);
 
@@ -63,7 +70,7 @@ static enum lora_status list_entry(struct listing *l, const char *path, const ch
 		status = lora__fail_memory(err);
 	else if (lstat(from, &st) != 0)
 		status = lora__fail_errno(err, "cannot look at '%s'", lora__escape(from));
-	else if (S_ISDIR(st.st_mode) && entry[0] != '.' && depth < DEPTH_LIMIT)
+	else if (S_ISDIR(st.st_mode) && !is_private(entry) && depth < DEPTH_LIMIT)
 		status = list(l, from, name, depth + 1, err);
 	else
 		status = push(l, name, !S_ISREG(st.st_mode), err);
@@ -235,7 +242,7 @@ static enum lora_status sort_merged(struct lora_others *o, const struct lora_pla
 		status = digest_of(written, merged->name, merged, &found, err);
 		if (!status)
 			status = digest_of(plan->base->path, merged->name, &there, &has, err);
-		if (!status && !(has && same(merged, &there)))
+		if (!status && found && !(has && same(merged, &there)))
 			o->merged_count++;
 	}
 	return status;
