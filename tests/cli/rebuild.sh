@@ -33,7 +33,7 @@ again llama llama-adapter:0.3 -- --dtype f32
 again gpt2 gpt2-adapter other:0.7
 again gpt2 other:-0.25 gpt2-adapter:3 -- --dtype bf16
 again gpt2 gpt2-adapter gpt2-adapter:0.1 # the same one twice
-again golden/llama/base golden/llama/sums golden/llama/dora golden/llama/more:-0.7
+again golden/llama/base golden/llama/sums golden/llama/dora golden/llama/more:-0.7 golden/llama/more:0.3
 again golden/gpt2/base golden/gpt2/dora golden/gpt2/tie
 cp -r llama shards
 edit shards shards 3

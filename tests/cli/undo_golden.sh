@@ -27,7 +27,7 @@ for i, tensor in enumerate(facts["tensors"]):
     seen.update([types[tensor["name"]], tensor["from"], "gain-%s" % tensor["gain"]])
     seen.update(part["kind"] for part in tensor["parts"])
     seen.update(["rows"] if tensor["rows"] else [])
-    seen.update(["sum-of-two"] if len(tensor["parts"]) > 1 else [])
+    seen.update(["sum-of-three"] if len(tensor["parts"]) > 2 else [])
     width, chunks, at = {"F32": 4}.get(types[tensor["name"]], 2), record["residual.%d" % i][1], 0
     for elements, size in tensor["chunks"]:
         chunk, at = chunks[at : at + size], at + size
@@ -46,7 +46,7 @@ sys.exit(bool(lacking))
 PYTHON
 }
 
-covers llama F32 F16 BF16 low-rank dense sum-of-two rows merged nothing gain-row mode-0 mode-1 mode-2 \
+covers llama F32 F16 BF16 low-rank dense sum-of-three rows merged nothing gain-row mode-0 mode-1 mode-2 \
 	coding-0 coding-1 coding-2
 covers gpt2 F32 F16 BF16 low-rank gain-column merged
 
@@ -68,11 +68,11 @@ for model in llama gpt2; do
 done
 
 # The merged models too are for ever: they follow from the arithmetic, which has a number.
-adapters_llama=(llama/sums llama/dora llama/more:-0.7)
+adapters_llama=(llama/sums llama/dora llama/more:-0.7 llama/more:0.3)
 adapters_gpt2=(gpt2/dora gpt2/tie)
 expect_exit 0 "$LORACTL" merge -q llama/base "${adapters_llama[@]}" -o llama/new --undo llama/new.undo
 expect_exit 0 "$LORACTL" merge -q gpt2/base "${adapters_gpt2[@]}" -o gpt2/new --undo gpt2/new.undo
-expect_exit 0 "$LORACTL" rebuild -q llama/merged/loractl-receipt.json llama/base llama/{more,dora,sums} -o llama/rebuilt
+expect_exit 0 "$LORACTL" rebuild -q llama/merged/loractl-receipt.json llama/base llama/{more,dora,more,sums} -o llama/rebuilt
 expect_exit 0 "$LORACTL" rebuild -q gpt2/merged/loractl-receipt.json gpt2/base gpt2/{tie,dora} -o gpt2/rebuilt
 for model in llama gpt2; do
 	for made in new rebuilt; do

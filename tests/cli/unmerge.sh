@@ -56,6 +56,13 @@ edit metadata odd/model.safetensors format=pt 'note=a b'
 round odd gpt2-adapter
 rm -rf odd
 
+# Tensors of several blocks, and of rows that are longer than one.
+edit small big big-adapter 600 500 2
+round big big-adapter
+edit small wide wide-adapter 300000 1 1
+round wide wide-adapter
+rm -rf big big-adapter wide wide-adapter
+
 # --- f16 from f32: a record of its own size, which has to be asked for
 
 cp -r llama wide
@@ -74,7 +81,7 @@ rm -rf wide
 cp -r "$golden" golden
 for option in '' '--dtype f32'; do
 	# shellcheck disable=SC2086
-	round golden/llama/base golden/llama/sums golden/llama/dora golden/llama/more:-0.7 $option
+	round golden/llama/base golden/llama/sums golden/llama/dora golden/llama/more:-0.7 golden/llama/more:0.3 $option
 	# shellcheck disable=SC2086
 	round golden/gpt2/base golden/gpt2/dora golden/gpt2/tie $option
 done

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# unmerge_damage - a merged model that was changed by one bit, anywhere, is refused and named; a record that was cut
-# off or changed, anywhere, never gives a wrong base.
+# unmerge_damage - a merged model that was changed by one bit, anywhere, is refused and named.
 . "${SRC:?the repository}/tests/cli/merge_checks.sh" || exit 1
 cp -r "$SRC/tests/data/undo" golden
 
@@ -115,75 +114,3 @@ refused 3 '.' "$LORACTL" unmerge changed --undo golden/gpt2/merged/config.json -
 refused 3 '.' "$LORACTL" unmerge changed --undo golden/gpt2/merged -o x
 refused 3 '.' "$LORACTL" unmerge changed --undo /dev/null -o x
 rm -rf changed
-
-# --- a damaged record: cut off, or one byte changed. Exit 1 or 3, one line, nothing left; or, where what changed is
-# no part of the way (the name of a member that nobody needs), the base itself.
-
-# MODEL STEP
-damage()
-{
-	python3 - "$LORACTL" "golden/$1" "$2" <<'PYTHON' || fail "$1: a damaged record"
-import hashlib, os, random, shutil, subprocess, sys
-
-loractl, folder, step = sys.argv[1], sys.argv[2], int(sys.argv[3])
-record = open(folder + "/merged.undo", "rb").read()
-head = int.from_bytes(record[:8], "little")
-
-def tree(top):
-    return {os.path.relpath(os.path.join(d, f), top): open(os.path.join(d, f), "rb").read()
-            for d, _, names in os.walk(top) for f in names}
-
-base, faults, right = tree(folder + "/base"), [], 0
-
-def attempt(what, data):
-    global right
-    with open("damaged", "wb") as file:
-        file.write(data)
-    before = sorted(os.listdir("."))
-    run = subprocess.run([loractl, "unmerge", folder + "/merged", "--undo", "damaged", "-o", "out"],
-                         capture_output=True, timeout=20)
-    if run.returncode == 0:
-        right += 1
-        if tree("out") != base:
-            faults.append(what + ": a wrong base")
-        shutil.rmtree("out")
-    elif run.returncode not in (1, 3):
-        faults.append("%s: exit %d: %s" % (what, run.returncode, run.stderr[:300]))
-    elif run.stderr.count(b"\n") != 1 or not run.stderr.startswith(b"loractl unmerge: ") or run.stdout:
-        faults.append("%s: %s %s" % (what, run.stdout, run.stderr[:300]))
-    if sorted(os.listdir(".")) != before:
-        faults.append(what + ": something is left")
-        shutil.rmtree("out", ignore_errors=True)
-
-edges = {0, 1, 7, 8, 9, 8 + head - 1, 8 + head, 8 + head + 1, len(record) - 1}
-for n in sorted(edges | set(range(0, len(record), 4 * step))):
-    attempt("cut to %d bytes" % n, record[:n])
-attempt("a byte more", record + b"\0")
-if right:
-    faults.append("a record that was cut off was taken")
-source = random.Random(7)
-right, tried = 0, 0
-for at in range(source.randrange(step), len(record), step):
-    bent = bytearray(record)
-    bent[at] ^= source.choice([1, 2, 4, 8, 16, 32, 64, 128, 255])
-    attempt("byte %d" % at, bytes(bent))
-    tried += 1
-if right > tried // 10:
-    faults.append("%d of %d changed bytes went unnoticed" % (right, tried))
-print(*faults[:10], sep="\n")
-os.remove("damaged")
-sys.exit(bool(faults))
-PYTHON
-}
-
-step=41
-[ -z "$sanitized" ] || step=397
-damage llama $step
-damage gpt2 $step
-
-# The name of a stored file has no other proof than the digest of record.json.
-sed 's/"name":"config\.json"/"name":"konfig.json"/' golden/gpt2/merged.undo >bent.undo
-expect_equal "$(cmp -l bent.undo golden/gpt2/merged.undo | wc -l)" 1
-refused 3 "'bent\.undo': damaged undo record: record\.json is not what its digest says" \
-	"$LORACTL" unmerge golden/gpt2/merged --undo bent.undo -o x
-refused 3 "record\.json is not what its digest says" "$LORACTL" inspect bent.undo

@@ -108,7 +108,7 @@ def llama(m):
         lora_alpha=3,
         target_modules=["q_proj", "o_proj", "idle"],
     )
-    return ["sums", "dora", "more:-0.7"]
+    return ["sums", "dora", "more:-0.7", "more:0.3"]  # three parts: their order tells
 
 
 def gpt2(m):
