@@ -118,55 +118,40 @@ static enum lora_status choose_chat(const struct draft *draft, enum lora_chat *c
 						    "that are known");
 }
 
-/* The tokens of messages[0 .. count) must begin those of the draft, or nobody could tell where a
- * turn stands in it; *length is how many they are. */
-static enum lora_status measure(const struct draft *draft, enum lora_chat chat,
-				const struct lora_message *messages, size_t count, bool prompt,
-				size_t *length, struct lora_error *err)
+/* What the assistant says, up to the end of its turn, is learned. Without masks all of it is. */
+static enum lora_status encode_talk(struct draft *draft, const struct lora_conversation *talk,
+				    struct lora_error *err)
 {
-	struct lora_conversation talk = {chat, messages, count, prompt};
-	struct lora_tokens part = {NULL, 0, 0};
-	enum lora_status status = LORA_OK;
+	const struct lora_tokenizer *tokenizer = draft->options->tokenizer;
+	uint8_t *mask = NULL;
+	enum lora_status status;
 
-	if (count > 0)
-		status = lora_chat_encode(draft->options->tokenizer, &talk, &part, err);
-	*length = part.count;
-	if (!status && (part.count > draft->tokens.count ||
-			(part.count > 0 &&
-			 memcmp(part.ids, draft->tokens.ids, part.count * sizeof(*part.ids)) != 0)))
-		status = lora__fail(err, LORA_INPUT,
-				    "the tokens of message %zu depend on what follows it", count);
-	lora_tokens_fini(&part);
+	if (!draft->options->masked) {
+		status = lora_chat_encode(tokenizer, talk, &draft->tokens, err);
+		return status || draft->tokens.count == 0 ? status : mark(draft, 0, true, err);
+	}
+	status = lora_chat_encode_masked(tokenizer, talk, &draft->tokens, &mask, err);
+	if (!status && draft->tokens.count > 0)
+		status = mark(draft, 0, false, err);
+	if (!status && draft->tokens.count > 0)
+		memcpy(draft->mask, mask, draft->tokens.count);
+	free(mask);
 	return status;
 }
 
-/* What the assistant says, up to the end of its turn, is learned. */
 static enum lora_status add_messages(struct draft *draft, const struct lora_json *object,
 				     struct lora_error *err)
 {
+	struct lora_conversation talk = {LORA_CHAT_NONE, NULL, 0, false};
 	struct lora_message *messages = NULL;
-	enum lora_chat chat = LORA_CHAT_NONE;
-	size_t count = 0, begin = 0, end = 0;
 	enum lora_status status =
-	    read_messages(lora__json_get(object, "messages"), &messages, &count, err);
+	    read_messages(lora__json_get(object, "messages"), &messages, &talk.count, err);
 
+	talk.messages = messages;
 	if (!status)
-		status = choose_chat(draft, &chat, err);
+		status = choose_chat(draft, &talk.chat, err);
 	if (!status)
-		status = lora_chat_encode(draft->options->tokenizer,
-					  &(struct lora_conversation){chat, messages, count, false},
-					  &draft->tokens, err);
-	if (!status && draft->tokens.count > 0)
-		status = mark(draft, 0, false, err);
-	for (size_t i = 0; i < count && !status; i++) {
-		if (strcmp(messages[i].role, "assistant") != 0)
-			continue;
-		status = measure(draft, chat, messages, i, true, &begin, err);
-		if (!status)
-			status = measure(draft, chat, messages, i + 1, false, &end, err);
-		if (!status && end > begin)
-			memset(draft->mask + begin, true, end - begin);
-	}
+		status = encode_talk(draft, &talk, err);
 	free(messages);
 	return status;
 }

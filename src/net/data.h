@@ -34,6 +34,7 @@ struct lora_data_options {
 	const struct lora_tokenizer *tokenizer;
 	enum lora_chat chat; /* the template of messages; LORA_CHAT_NONE: the model's own */
 	size_t tokens;	     /* examples are cut behind so many; 0: never */
+	bool masked;	     /* the masks are wanted: a conversation that gives none is refused */
 };
 
 /* The caller finis *data, zeroed before, also after a failure. LORA_INPUT names file and line. */

@@ -149,7 +149,8 @@ enum lora_status lora_net_evaluate(struct lora_eval *out, struct lora_net *net,
 {
 	const struct lora_eval_options defaults = LORA_EVAL_OPTIONS_INIT;
 	struct evaluation e = {.out = out, .options = options ? options : &defaults};
-	struct lora_data_options data = {tokenizer, e.options->chat, e.options->tokens};
+	struct lora_data_options data = {tokenizer, e.options->chat, e.options->tokens,
+					 e.options->mask_prompt};
 	enum lora_status status = lora__data_read(&e.data, path, &data, err);
 
 	if (!status)

@@ -64,7 +64,10 @@ expect_json "x['tokens'] < $all" True
 echo '{"messages": [{"role": "user", "content": "The king"}, {"role": "assistant", "content": "was happy."}]}' >chat.jsonl
 done_reading "$LORACTL" eval llama --template plain --data chat.jsonl --json
 all=$(tools get "$OUT" 'x["tokens"]')
-done_reading "$LORACTL" eval llama --template plain --data chat.jsonl --mask-prompt --json
+expect_json 'x["tokens"] > 4' True
+done_reading "$LORACTL" eval llama --template llama2 --data chat.jsonl --json
+all=$(tools get "$OUT" 'x["tokens"]')
+done_reading "$LORACTL" eval llama --template llama2 --data chat.jsonl --mask-prompt --json
 expect_json "0 < x['tokens'] < $all" True
 # Cut examples are counted, and said.
 expect_exit 0 "$LORACTL" eval llama --data style1.txt --seq-len 10 --json
@@ -102,7 +105,8 @@ not_evaluated 3 "line 1: message 1 has no 'role' or no 'content'" llama --data b
 not_evaluated 3 'no chat template: --template' llama --data chat.jsonl
 not_evaluated 2 "no template 'other': use one of: plain, chatml" llama --data chat.jsonl --template other
 echo '{"messages": [{"role": "user", "content": "x"}]}' >bad.jsonl
-not_evaluated 3 'no token to predict' llama --data bad.jsonl --template plain --mask-prompt
+not_evaluated 3 'no token to predict' llama --data bad.jsonl --template llama2 --mask-prompt
+not_evaluated 3 'line 1: ' llama --data chat.jsonl --template plain --mask-prompt
 for i in $(seq 60); do printf 'the king and the queen '; done >long.txt
 not_evaluated 3 "'long\.txt': line 1: it has [0-9]+ tokens, the model has positions for 192: --seq-len" llama --data long.txt
 expect_exit 0 "$LORACTL" eval -q llama --data long.txt --seq-len 192

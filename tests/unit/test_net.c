@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdbool.h>
 
+#include "adapter_made.h"
 #include "net/net.h"
 
 static struct lora_error err = LORA_ERROR_INIT;
@@ -168,6 +169,51 @@ static void net__adapters_come_and_go(void **unused)
 		assert_memory_equal(f.other, base, 20 * f.V * sizeof(float));
 		free(base);
 		close_fixture(&f);
+	}
+}
+
+/* Vectors and whole matrices that an adapter brings go as they came; one of a norm does what
+ * it says: elements (3 + i)/8 where the base's are near 1. */
+static void net__replacements_come_and_go(void **unused)
+{
+	static const char *const names[] = {"base_model.model.model.norm.weight",
+					    "base_model.model.model.layers.1.mlp.up_proj.weight"};
+	static const char *const shapes[] = {"90", "250,90"};
+	static const char *const configs[] = {
+	    "{\"peft_type\": \"LORA\", \"r\": 2, \"lora_alpha\": 2, \"target_modules\": "
+	    "[\"q_proj\"], \"modules_to_save\": [\"norm\"]}",
+	    "{\"peft_type\": \"LORA\", \"r\": 2, \"lora_alpha\": 2, \"target_modules\": "
+	    "[\"q_proj\"], \"modules_to_save\": [\"up_proj\"]}"};
+
+	(void)unused;
+	for (size_t k = 0; k < 2; k++) {
+		struct lora_net_input input = {NULL, 1};
+		char *dir = made_directory();
+		static struct made_file file;
+		struct fixture f;
+		uint32_t ids[9];
+
+		open_fixture(&f, "llama", 2);
+		some_ids(ids, 9, 4);
+		made_tensor(&file, names[k], "F16", shapes[k], k ? 250 * 90 : 90, 3);
+		made_write(&file, made_path(dir, "adapter_model.safetensors"));
+		made_text(made_path(dir, "adapter_config.json"), configs[k]);
+		assert_ok(lora_adapter_open(&input.adapter, dir, NULL, NULL, &err));
+		assert_ok(lora_net_forward(f.state, ids, 9, LORA_NET_ALL, f.logits, &err));
+		assert_ok(lora_net_attach(f.net, &input, 1, NULL, &err));
+		if (k == 0)
+			for (size_t i = 0; i < 90; i++)
+				assert_float_equal(f.net->norm[i], (float)(3 + i) / 8, 0);
+		lora_net_state_cut(f.state, 0);
+		assert_ok(lora_net_forward(f.state, ids, 9, LORA_NET_ALL, f.other, &err));
+		assert_true(fabs((double)f.other[0] - (double)f.logits[0]) > 1e-3);
+		lora_net_detach(f.net);
+		lora_net_state_cut(f.state, 0);
+		assert_ok(lora_net_forward(f.state, ids, 9, LORA_NET_ALL, f.other, &err));
+		assert_memory_equal(f.other, f.logits, 9 * f.V * sizeof(float));
+		lora_adapter_close(input.adapter);
+		close_fixture(&f);
+		made_remove(dir);
 	}
 }
 
@@ -364,6 +410,7 @@ int main(void)
 	    cmocka_unit_test(net__states),
 	    cmocka_unit_test(net__refusals),
 	    cmocka_unit_test(net__adapters_come_and_go),
+	    cmocka_unit_test(net__replacements_come_and_go),
 	    cmocka_unit_test(net__a_strange_adapter_leaves_the_base),
 	    cmocka_unit_test(net__losses_of_a_batch_are_those_of_its_texts),
 	    cmocka_unit_test(sample__greedy_is_the_first_of_the_largest),
