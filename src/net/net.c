@@ -3,9 +3,20 @@
 #include "net/net.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "kern/gemm.h"
+
+/* More would only take memory: every one has scratch of its own (state.c). */
+#define MOST_THREADS 256
+
+bool lora__net_fits(uint64_t bytes)
+{
+	long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+
+	return pages <= 0 || size <= 0 || bytes / (uint64_t)size < (uint64_t)pages;
+}
 
 static enum lora_status open_net(struct lora_net *net, const struct lora_observer *observer,
 				 struct lora_error *err)
@@ -24,7 +35,9 @@ static enum lora_status open_net(struct lora_net *net, const struct lora_observe
 	if (!status)
 		status = lora__gemm_open(err);
 	if (!status)
-		status = lora__team_new(&net->team, net->options.threads, err);
+		status = lora__team_new(
+		    &net->team,
+		    net->options.threads < MOST_THREADS ? net->options.threads : MOST_THREADS, err);
 	return status ? status : lora__net_load(net, observer, err);
 }
 

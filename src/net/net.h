@@ -116,6 +116,10 @@ struct lora_net {
 enum lora_status lora__net_load(struct lora_net *net, const struct lora_observer *observer,
 				struct lora_error *err);
 
+/* Could this machine ever hold so many bytes? The system promises more than it has, and ends the
+ * process when it is asked to keep the promise. */
+bool lora__net_fits(uint64_t bytes);
+
 /* Bytes of one element. */
 static inline size_t lora__net_width(enum lora_dtype dtype)
 {

@@ -72,7 +72,7 @@ static enum lora_status allocate(struct lora_net_state *state, struct lora_error
 
 	state->scratch_size = scratch_size(state);
 	lay_out(state, &c);
-	if (c.overflow || c.used > SIZE_MAX / 8 ||
+	if (c.overflow || c.used > SIZE_MAX / 8 || !lora__net_fits(c.used * sizeof(float)) ||
 	    posix_memalign(&memory, 64, (size_t)c.used * sizeof(float)))
 		return lora__fail(err, LORA_SYSTEM,
 				  "out of memory: keys and values of %zu tokens, and a batch's "

@@ -417,7 +417,7 @@ static enum lora_status allocate(struct loader *l, struct lora_error *err)
 	size_t size = (size_t)l->used, alignment = size > 4 * PAGE ? PAGE : LINE;
 	void *memory = NULL;
 
-	if (posix_memalign(&memory, alignment, size + 1))
+	if (!lora__net_fits(l->used) || posix_memalign(&memory, alignment, size + 1))
 		return lora__fail(err, LORA_SYSTEM,
 				  "out of memory: the weights take %" PRIu64 " bytes", l->used);
 	if (alignment == PAGE)

@@ -121,6 +121,9 @@ static void net__refusals(void **unused)
 	assert_fails(LORA_USAGE, "positions for 1 to 192",
 		     lora_net_state_new(&state, f.net, 193, &err));
 	assert_null(state);
+	assert_fails(LORA_SYSTEM, "out of memory",
+		     lora__net_state_make(&state, f.net, (size_t)1 << 45, &err));
+	assert_null(state);
 	assert_ok(lora_net_state_new(&state, f.net, 192, &err));
 	lora_net_state_free(state);
 	assert_ok(lora_net_forward(f.state, ids, 10, LORA_NET_NONE, NULL, &err));
