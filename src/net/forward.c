@@ -2,7 +2,7 @@
 /* net/forward.c - the forward pass: the stages, in their order, for a batch; and what is asked of
  * it.
  *
- * The list in net/spec.h is lora__net_run(), line for line.
+ * The list in net/spec.h is lora__net_run() and lora__net_layer(), line for line.
  */
 #include "net/net.h"
 
@@ -26,7 +26,7 @@ static void project(struct lora_net_state *state, const struct lora_linear *line
 	lora__net_linear(&run);
 }
 
-static void run_layer(struct lora_net_state *state, const struct lora_batch *batch, size_t i)
+void lora__net_layer(struct lora_net_state *state, const struct lora_batch *batch, size_t i)
 {
 	const struct lora_layer *layer = &state->net->layers[i];
 	struct lora_activations *a = &state->a;
@@ -107,7 +107,7 @@ enum lora_status lora__net_run(struct lora_net_state *state, const struct lora_b
 		return status;
 	lora__stage_embed(state, batch);
 	for (size_t i = 0; i < state->net->spec.layers; i++)
-		run_layer(state, batch, i);
+		lora__net_layer(state, batch, i);
 	return LORA_OK;
 }
 

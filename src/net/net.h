@@ -9,8 +9,9 @@
  *    up. A matrix keeps the file's type.
  * 2. An edit hangs on the matrix or vector that it changes and is found through the base tensor's
  *    number (struct lora_slot).
- * 3. Every stage is a function of explicit buffers (struct lora_activations) and of nothing else,
- * so that a backward pass can keep those that it needs, layer by layer, and call the same stages.
+ * 3. Every stage reads and writes the buffers of struct lora_activations, and the keys and values
+ * of its layer, and nothing else. The pointers of state->a may be exchanged between stages and
+ *    layers: so a backward pass keeps what it needs, layer by layer, and calls the same stages.
  * 4. A batch is a row of segments, each a stretch of one text. Matrices see T rows; positions and
  *    attention see segments. No padding is ever computed.
  */
@@ -212,6 +213,8 @@ void lora__stage_activate(struct lora_net_state *state, size_t tokens);
 /* attention.c */
 void lora__stage_attend(struct lora_net_state *state, const struct lora_batch *batch, size_t layer);
 
+/* One layer of it: a.x becomes the stream behind the layer (forward.c). */
+void lora__net_layer(struct lora_net_state *state, const struct lora_batch *batch, size_t layer);
 /* The whole of it up to the final norm: a.x holds the stream after the last layer (forward.c).
  * Checks that the ids are in the vocabulary and that `low` is large enough. */
 enum lora_status lora__net_run(struct lora_net_state *state, const struct lora_batch *batch,
