@@ -20,6 +20,7 @@
  *	net.h       running a model: logits, loss, text; adapters beside the weights
  *	inspect.h   what is this path?
  *	diff.h      what differs between two adapters or checkpoints, and does a merge explain it?
+ *	verify.h    is a checkpoint base + adapters? the proof, and its report
  *	trust.h     keys, signatures, the keyring, the lock file, attestations
  *	cleanup.h   removing unfinished outputs before dying
  *
@@ -49,6 +50,7 @@
 #include <loractl/trust.h>
 #include <loractl/types.h>
 #include <loractl/unmerge.h>
+#include <loractl/verify.h>
 #include <loractl/version.h>
 
 #endif

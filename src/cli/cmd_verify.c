@@ -8,42 +8,41 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <loractl/inspect.h>
-#include <loractl/trust.h>
+#include <unistd.h>
 
-#include "cmd.h"
-
-struct verify_args {
-	const char *pub;
-	const char *lock;
-	const char *level;
-};
-
-/* One path under verification, and what its levels left. */
-struct verify_job {
-	const struct cmd_ctx *ctx;
-	const struct verify_args *args;
-	const char *path;
-	enum lora_kind kind; /* unknown for what is neither adapter nor model */
-	struct lora_verdict *verdict;
-};
-
-struct level {
-	const char *name;
-	/* Why it cannot run here; NULL if it can. */
-	const char *(*skip)(const struct verify_job *job);
-	/* LORA_OK: it holds; LORA_NO: it does not, the message says why. */
-	enum lora_status (*run)(struct verify_job *job, struct lora_error *err);
-	void (*json)(struct lora_json_writer *w, const struct verify_job *job);
-	void (*text)(FILE *out, const struct verify_job *job);
-};
+#include "verify.h"
 
 /* ---- signature: integrity, trust, rollback */
 
-static const char *skip_never(const struct verify_job *job)
+/* Does a signature stand in it, or beside it? */
+static bool has_signature(const char *path)
 {
-	(void)job;
-	return NULL;
+	static const char *const places[] = {"%s/loractl-files.json",
+					     "%s/loractl-files.json.minisig", "%s.minisig"};
+	bool found = false;
+
+	for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++) {
+		size_t room = strlen(path) + 40;
+		char *place = malloc(room);
+
+		if (!place)
+			return true;
+		snprintf(place, room, places[i], path);
+		found = found || access(place, F_OK) == 0;
+		free(place);
+	}
+	return found;
+}
+
+/* What is verified by its numbers need not be signed, unless somebody says by whom. */
+static const char *skip_signature(const struct verify_job *job, const bool *wanted)
+{
+	const struct verify_args *args = job->args;
+
+	(void)wanted;
+	if (!verify_has_claim(args) || args->pub || args->lock || has_signature(job->path))
+		return NULL;
+	return "it is not signed";
 }
 
 static enum lora_status run_signature(struct verify_job *job, struct lora_error *err)
@@ -94,7 +93,7 @@ static void json_signature(struct lora_json_writer *w, const struct verify_job *
 	lora_json_end_array(w);
 }
 
-static void text_line(FILE *out, const char *what, const char *text)
+void verify_line(FILE *out, const char *what, const char *text)
 {
 	char buffer[LORA_ERROR_SIZE];
 
@@ -109,37 +108,31 @@ static void text_signature(FILE *out, const struct verify_job *job)
 	if (signer(v)) {
 		snprintf(line, sizeof(line), "%s%s%s%s", v->principal ? v->principal : "key ",
 			 v->principal ? " (key " : "", v->key_id, v->principal ? ")" : "");
-		text_line(out, "signer", line);
+		verify_line(out, "signer", line);
 	}
 	if (v->comment) {
 		snprintf(line, sizeof(line), "%s", v->comment);
 		for (char *tab = line; (tab = strchr(tab, '\t'));)
 			*tab = ' ';
-		text_line(out, "comment", line);
+		verify_line(out, "comment", line);
 	}
 	if (v->has_version) {
 		snprintf(line, sizeof(line), "%llu of '%s'", (unsigned long long)v->version,
 			 v->name);
-		text_line(out, "version", line);
+		verify_line(out, "version", line);
 	}
 	for (size_t i = 0; i < v->problem_count; i++)
-		text_line(out, "problem", v->problems[i]);
+		verify_line(out, "problem", v->problems[i]);
 }
 
-/* ---- what a merged model is verified for */
-
-static const char *skip_unless_merged(const struct verify_job *job)
-{
-	return job->kind == LORA_KIND_MERGED ? "this version of loractl does not verify it"
-					     : "it is no merged model";
-}
+/* ---- all of them */
 
 static const struct level levels[] = {
-    {"signature", skip_never, run_signature, json_signature, text_signature},
-    {"bytes", skip_unless_merged, NULL, NULL, NULL},
-    {"modules", skip_unless_merged, NULL, NULL, NULL},
-    {"logits", skip_unless_merged, NULL, NULL, NULL},
-    {"latency", skip_unless_merged, NULL, NULL, NULL},
+    {"signature", skip_signature, run_signature, json_signature, text_signature},
+    {"bytes", verify_skip_merged, verify_run_bytes, verify_json_bytes, verify_text_bytes},
+    {"modules", verify_skip_merged, verify_run_modules, verify_json_modules, verify_text_modules},
+    {"logits", verify_skip_merged, verify_run_logits, verify_json_logits, verify_text_logits},
+    {"latency", verify_skip_latency, verify_run_latency, verify_json_latency, verify_text_latency},
 };
 #define LEVELS (sizeof(levels) / sizeof(*levels))
 
@@ -172,18 +165,28 @@ static enum lora_status parse_levels(const char *list, bool wanted[LEVELS], stru
 struct outcome {
 	const char *skipped[LEVELS]; /* why; NULL: it ran */
 	bool passed[LEVELS];
+	char unsupported[LORA_ERROR_SIZE]; /* why the engine cannot run the model */
+	bool undecided; /* the last level ran and cannot tell: the others are told all the same */
 };
+
+/* Does a level that was not named fail because the model is of a kind that it is not for? */
+static bool cannot(const struct verify_job *job, const bool *wanted, enum lora_status status)
+{
+	return status == LORA_INPUT && !wanted && job->proof && lora_proof_unsupported(job->proof);
+}
 
 static enum lora_status run_levels(struct verify_job *job, const bool *wanted,
 				   struct outcome *outcome, struct lora_error *err)
 {
 	enum lora_status worst = LORA_OK;
+	size_t ran = 0;
 
 	for (size_t i = 0; i < LEVELS; i++) {
 		struct lora_error own = LORA_ERROR_INIT;
 		enum lora_status status;
 
-		outcome->skipped[i] = wanted && !wanted[i] ? "not asked for" : levels[i].skip(job);
+		outcome->skipped[i] =
+		    wanted && !wanted[i] ? "not asked for" : levels[i].skip(job, wanted);
 		if (outcome->skipped[i] && wanted && wanted[i])
 			return opt_fail(err, LORA_INPUT,
 					"cannot verify the level '%s' of '%.200s': %s",
@@ -191,13 +194,25 @@ static enum lora_status run_levels(struct verify_job *job, const bool *wanted,
 		if (outcome->skipped[i])
 			continue;
 		status = levels[i].run(job, &own);
+		if (cannot(job, wanted, status)) {
+			snprintf(outcome->unsupported, sizeof(outcome->unsupported), "%s",
+				 own.message);
+			outcome->skipped[i] = outcome->unsupported;
+			continue;
+		}
+		ran++;
 		outcome->passed[i] = status == LORA_OK;
 		if (status > worst)
 			*err = own;
 		worst = status > worst ? status : worst;
+		outcome->undecided = status == LORA_INPUT && i == LEVELS - 1 && job->proof &&
+				     lora_proof_latency_result(job->proof);
 		if (worst > LORA_NO)
 			break;
 	}
+	if (!ran)
+		return opt_fail(err, LORA_INPUT, "nothing about '%.200s' could be verified: %s",
+				job->path, outcome->skipped[1]);
 	return worst;
 }
 
@@ -211,6 +226,8 @@ static void report_json(struct lora_json_writer *w, const struct verify_job *job
 	lora_json_string(w, job->path);
 	lora_json_key(w, "passed");
 	lora_json_bool(w, passed);
+	if (job->proof)
+		verify_json_claim(w, job);
 	lora_json_key(w, "levels");
 	lora_json_begin_object(w);
 	for (size_t i = 0; i < LEVELS; i++) {
@@ -227,6 +244,8 @@ static void report_json(struct lora_json_writer *w, const struct verify_job *job
 		lora_json_end_object(w);
 	}
 	lora_json_end_object(w);
+	if (job->proof)
+		verify_json_tensors(w, job);
 	lora_json_end_object(w);
 }
 
@@ -240,10 +259,10 @@ static void report_text(const struct verify_job *job, const struct outcome *outc
 	for (size_t i = 0; i < LEVELS; i++) {
 		if (outcome->skipped[i] && !job->ctx->verbose)
 			continue;
-		text_line(out, levels[i].name,
-			  outcome->skipped[i]  ? outcome->skipped[i]
-			  : outcome->passed[i] ? "passed"
-					       : "failed");
+		verify_line(out, levels[i].name,
+			    outcome->skipped[i]	 ? outcome->skipped[i]
+			    : outcome->passed[i] ? "passed"
+						 : "failed");
 		if (!outcome->skipped[i])
 			levels[i].text(out, job);
 	}
@@ -252,63 +271,136 @@ static void report_text(const struct verify_job *job, const struct outcome *outc
 static enum lora_status verify(struct verify_job *job, const bool *wanted,
 			       struct lora_json_writer *w, struct lora_error *err)
 {
-	struct outcome outcome = {{NULL}, {false}};
-	enum lora_status status;
+	struct outcome outcome = {.passed = {false}};
+	struct lora_error own = LORA_ERROR_INIT;
+	enum lora_status status = LORA_OK, written = LORA_OK;
 
 	if (lora_kind_of(job->path, &job->kind, NULL) != LORA_OK)
 		job->kind = LORA_KIND_UNKNOWN;
-	status = run_levels(job, wanted, &outcome, err);
-	if (status <= LORA_NO && w)
+	if (verify_has_claim(job->args))
+		status = verify_open(job, err);
+	if (!status)
+		status = run_levels(job, wanted, &outcome, err);
+	job->told = status <= LORA_NO || outcome.undecided;
+	if (job->told && w)
 		report_json(w, job, &outcome, status == LORA_OK);
-	else if (status <= LORA_NO && !job->ctx->ui->quiet)
+	if (job->told && !job->ctx->json && !job->ctx->ui->quiet)
 		report_text(job, &outcome, status == LORA_OK);
+	if (job->told && job->args->html)
+		written = verify_write_html(job, &own);
+	if (written && status) /* both are said */
+		ui_fail(job->ctx->ui, err);
+	if (written)
+		*err = own;
 	lora_verdict_free(job->verdict);
+	return written ? written : status;
+}
+
+/* The document is whole: to stdout, to a file, signed. */
+static enum lora_status deliver(const struct cmd_ctx *ctx, const struct verify_args *args,
+				struct lora_json_writer *w, const struct verify_signer *signer,
+				struct lora_error *err)
+{
+	const char *text;
+	size_t length;
+	enum lora_status status = lora_json_writer_text(w, &text, &length, err);
+
+	if (!status && ctx->json)
+		fputs(text, ui_out(ctx->ui));
+	if (!status && args->report)
+		status = lora_report_write(args->report, text, err);
+	if (!status && args->sign)
+		status = verify_sign(signer, args, text, err);
 	return status;
 }
 
-static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
-			    const char *const *paths, size_t count)
+/* Options that are about one merged model. */
+static enum lora_status check_args(const struct verify_args *args, size_t count,
+				   struct lora_error *err)
 {
-	const struct verify_args *args = arguments;
-	struct lora_json_writer *w = ctx->json ? lora_json_writer_new(LORA_JSON_PRETTY) : NULL;
-	struct lora_error err = LORA_ERROR_INIT;
+	bool claim = args->base || args->adapters.count;
+
+	if (claim && !verify_has_claim(args))
+		return opt_fail(err, LORA_USAGE,
+				args->base
+				    ? "--base without --adapter: a merge is base + adapters"
+				    : "--adapter without --base: a merge is base + adapters");
+	if ((claim || args->report || args->html) && count > 1)
+		return opt_fail(
+		    err, LORA_USAGE,
+		    "%s is about one path, and %zu are given: verify them one at a time",
+		    claim	   ? "--base"
+		    : args->report ? "--report"
+				   : "--html",
+		    count);
+	if (args->html && !claim)
+		return opt_fail(err, LORA_USAGE, "--html shows a proof: add --base and --adapter");
+	if (args->sign && (!args->report || !claim))
+		return opt_fail(err, LORA_USAGE, "--sign signs the report of a proof: add %s",
+				args->report ? "--base and --adapter" : "--report");
+	return LORA_OK;
+}
+
+static enum lora_status run_paths(const struct cmd_ctx *ctx, const struct verify_args *args,
+				  const char *const *paths, size_t count,
+				  struct verify_signer *signer, struct lora_error *err)
+{
+	struct lora_json_writer *w =
+	    ctx->json || args->report ? lora_json_writer_new(LORA_JSON_PRETTY) : NULL;
 	bool wanted[LEVELS] = {false};
 	enum lora_status status = LORA_OK, answer = LORA_OK;
-	const char *text;
-	size_t length;
+	bool told = true;
 
 	if (args->level)
-		status = answer = parse_levels(args->level, wanted, &err);
+		status = answer = parse_levels(args->level, wanted, err);
 	if (count > 1)
 		lora_json_begin_array(w);
 	for (size_t i = 0; i < count && status <= LORA_NO; i++) {
 		struct verify_job job = {.ctx = ctx, .args = args, .path = paths[i]};
 
 		if (status == LORA_NO) /* of the path before */
-			ui_fail(ctx->ui, &err);
-		status = verify(&job, args->level ? wanted : NULL, w, &err);
+			ui_fail(ctx->ui, err);
+		status = verify(&job, args->level ? wanted : NULL, w, err);
 		answer = status ? status : answer;
+		told = job.told;
+		verify_keep(signer, &job);
+		verify_close(&job);
 	}
 	if (count > 1)
 		lora_json_end_array(w);
-	if (ctx->json && status <= LORA_NO) {
+	if ((ctx->json || args->report) && told && status != LORA_USAGE) {
 		struct lora_error own = LORA_ERROR_INIT;
 
-		if (lora_json_writer_text(w, &text, &length, &own))
-			answer = status = ui_fail(ctx->ui, &own);
-		else
-			fputs(text, ui_out(ctx->ui));
+		if (deliver(ctx, args, w, signer, &own))
+			answer = ui_fail(ctx->ui, &own);
 	}
 	lora_json_writer_free(w);
 	if (status)
-		ui_fail(ctx->ui, &err);
+		ui_fail(ctx->ui, err);
 	return answer;
+}
+
+static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
+			    const char *const *paths, size_t count)
+{
+	const struct verify_args *args = arguments;
+	struct verify_signer signer = {.key = NULL};
+	struct lora_error err = LORA_ERROR_INIT;
+	enum lora_status status = check_args(args, count, &err);
+
+	if (!status && args->sign)
+		status = merge_trust_key(ctx, &signer.key, args->sign, args->fd, &err);
+	if (status)
+		return ui_fail(ctx->ui, &err);
+	status = run_paths(ctx, args, paths, count, &signer, &err);
+	merge_trust_done(signer.key);
+	return status;
 }
 
 static const struct operand operands[] = {
     {
 	.name = "PATH",
-	.help = "a signed file or directory, a container, a public key",
+	.help = "a merged model, a signed file or directory, a container, a public key",
 	.hint = HINT_FILE,
 	.repeats = true,
     },
@@ -344,6 +436,8 @@ static const struct opt opts[] = {
 	.otherwise = "all that apply, but latency",
 	.at = offsetof(struct verify_args, level),
     },
+    VERIFY_MERGED_OPTS,
+    PASSPHRASE_OPT(offsetof(struct verify_args, fd)),
     {.name = NULL},
 };
 
@@ -352,12 +446,17 @@ static const struct example examples[] = {
     {"by one key", "loractl verify adapter.safetensors -p release.pub"},
     {"against what was reviewed, in a pipeline",
      "loractl verify style.lora --lock loractl.lock --json"},
+    {"is this merged model base + adapter?",
+     "loractl verify merged/ --base base/ --adapter adapter/"},
+    {"with a report, a page to read, and its own prompts",
+     "loractl verify merged/ --base base/ --adapter adapter/ --prompts prompts.txt --report r.json "
+     "--html r.html"},
     {NULL, NULL},
 };
 
 const struct cmd cmd_verify = {
     .name = "verify",
-    .summary = "Verify signatures, trust and versions",
+    .summary = "Verify signatures, and that a merged model is base + adapters",
     .operands = operands,
     .opts = opts,
     .args_size = sizeof(struct verify_args),

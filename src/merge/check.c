@@ -26,7 +26,7 @@ struct check {
 
 /* One row of a job: its values, and the bytes that they should have become. */
 struct row {
-	float *update, *value;
+	float *update, *value, *before;
 	uint8_t *expected, *base, *written;
 };
 
@@ -77,10 +77,9 @@ static void narrow(void *out, enum lora_dtype type, const float *in, size_t n)
 		lora__kern_generic.narrow_bf16(out, in, n);
 }
 
-static enum lora_status base_row(const struct check *check, const struct lora_job *job, uint64_t i,
-				 struct row *row, struct lora_error *err)
+static enum lora_status base_row(const struct lora_plan *plan, const struct lora_job *job,
+				 uint64_t i, struct row *row, struct lora_error *err)
 {
-	const struct lora_plan *plan = check->plan;
 	size_t bytes = (size_t)job->width * (lora_dtype_bits(job->in_type) / 8);
 	enum lora_status status = LORA_OK;
 
@@ -102,20 +101,21 @@ static enum lora_status base_row(const struct check *check, const struct lora_jo
 	return status;
 }
 
-static enum lora_status expected_row(const struct check *check, const struct lora_job *job,
+static enum lora_status expected_row(const struct lora_plan *plan, const struct lora_job *job,
 				     uint64_t i, float *line, struct row *row,
 				     struct lora_error *err)
 {
 	size_t width = (size_t)job->width;
-	enum lora_status status = base_row(check, job, i, row, err);
+	enum lora_status status = base_row(plan, job, i, row, err);
 
 	memset(row->update, 0, width * sizeof(float));
 	for (size_t p = 0; p < job->add_count && !status; p++)
-		status = add_part(check->plan, &job->adds[p], i, line, row->update, err);
+		status = add_part(plan, &job->adds[p], i, line, row->update, err);
 	if (job->dora && !status)
-		status = add_part(check->plan, job->dora, i, line, row->update, err);
+		status = add_part(plan, job->dora, i, line, row->update, err);
 	if (status)
 		return status;
+	memcpy(row->before, row->value, width * sizeof(float));
 	for (size_t j = 0; j < width && (job->add_count || job->dora); j++)
 		row->value[j] = row->value[j] + row->update[j];
 	for (size_t j = 0; j < width && job->dora; j++)
@@ -138,42 +138,70 @@ static uint64_t longest_line(const struct lora_job *job)
 	return longest;
 }
 
-static enum lora_status check_job(struct check *check, struct lora_job *job,
-				  const struct lora_tensor *written, struct lora_error *err)
+enum lora_status lora__check_rows(struct lora_plan *plan, struct lora_job *job,
+				  const struct lora_model *merged,
+				  const struct lora_tensor *written, lora_check_row_fn *visit,
+				  void *user, struct lora_error *err)
 {
 	size_t width = (size_t)job->width, bytes = width * (lora_dtype_bits(job->out_type) / 8);
 	uint64_t longest = longest_line(job);
 	struct row row = {calloc(width + 1, 4), calloc(width + 1, 4), calloc(width + 1, 4),
-			  calloc(width + 1, 4), calloc(width + 1, 4)};
+			  calloc(width + 1, 4), calloc(width + 1, 4), calloc(width + 1, 4)};
 	float *line = malloc((size_t)longest * sizeof(float) + 1);
 	enum lora_status status = LORA_OK;
 
-	if (!row.update || !row.value || !row.expected || !row.base || !row.written || !line)
+	if (!row.update || !row.value || !row.before || !row.expected || !row.base ||
+	    !row.written || !line)
 		status = lora__fail_memory(err);
 	if (!status)
-		status = lora__job_load(check->plan, job, err);
+		status = lora__job_load(plan, job, err);
 	for (uint64_t i = 0; i < job->height && !status; i++) {
-		status = expected_row(check, job, i, line, &row, err);
+		struct lora_check_row seen = {i,	 width,	       row.before,  row.update,
+					      row.value, row.expected, row.written, bytes};
+
+		status = expected_row(plan, job, i, line, &row, err);
 		if (!status)
-			status = lora_model_read(check->merged, written, i * bytes, row.written,
-						 bytes, err);
-		if (!status && memcmp(row.written, row.expected, bytes) != 0)
-			status = lora__fail(
-			    err, LORA_NO,
-			    "'%s' row %" PRIu64
-			    ": what was written differs from the reference: do not use it",
-			    lora__escape(job->name), i);
+			status =
+			    lora_model_read(merged, written, i * bytes, row.written, bytes, err);
 		if (!status)
-			status = lora__watch_add(&check->watch, bytes, err);
+			status = visit(user, &seen, err);
 	}
 	lora__job_unload(job);
 	free(row.update);
 	free(row.value);
+	free(row.before);
 	free(row.expected);
 	free(row.base);
 	free(row.written);
 	free(line);
 	return status;
+}
+
+/* What stays of a row where any difference is the end. */
+struct same {
+	struct check *check;
+	const struct lora_job *job;
+};
+
+static enum lora_status same_row(void *user, const struct lora_check_row *row,
+				 struct lora_error *err)
+{
+	const struct same *same = user;
+
+	if (memcmp(row->written, row->expected, row->bytes) != 0)
+		return lora__fail(err, LORA_NO,
+				  "'%s' row %" PRIu64
+				  ": what was written differs from the reference: do not use it",
+				  lora__escape(same->job->name), row->number);
+	return lora__watch_add(&same->check->watch, row->bytes, err);
+}
+
+static enum lora_status check_job(struct check *check, struct lora_job *job,
+				  const struct lora_tensor *written, struct lora_error *err)
+{
+	struct same same = {check, job};
+
+	return lora__check_rows(check->plan, job, check->merged, written, same_row, &same, err);
 }
 
 /* Bytes equal to the base's, or to the adapter's where a replacement is copied raw. */

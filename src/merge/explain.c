@@ -27,8 +27,8 @@
 #include "base/error.h"
 #include "base/pool.h"
 #include "base/watch.h"
+#include "merge/explain.h"
 #include "merge/plan.h"
-#include "merge/tile.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -348,6 +348,26 @@ static enum lora_status look_at_item(void *user, size_t i, unsigned worker, stru
 	verdict->exact = x->exact;
 	job->out_type = LORA_DTYPE_F32;
 	return look_at_job(x, job, verdict, worker, err);
+}
+
+enum lora_status lora__explain_item(struct lora_plan *plan, const struct lora_item *item,
+				    const struct lora_model *merged, struct lora_scratch *scratch,
+				    char **why, struct lora_error *err)
+{
+	struct verdict verdict = {.item = item};
+	struct explain x = {.plan = plan,
+			    .merged = merged,
+			    .verdicts = &verdict,
+			    .count = 1,
+			    .scratch = scratch,
+			    .workers = 1};
+	enum lora_status status;
+
+	lora__watch_init(&x.watch, NULL, "explain", 0);
+	status = look_at_item(&x, 0, 0, err);
+	lora__watch_fini(&x.watch);
+	*why = verdict.why;
+	return status;
 }
 
 /* Bytes that changed without an edit: the diff's list, less the plan's. */

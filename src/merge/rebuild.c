@@ -9,22 +9,12 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "merge/plan.h"
+#include "merge/rebuild.h"
 #include "merge/receipt.h"
 #include "merge/unmerge.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-struct lora_rebuild {
-	char *path, *text;
-	size_t size;
-	struct lora_json *json;
-	const struct lora_json *adapters; /* [count] */
-	struct lora_sha256 base_root;
-	struct lora_merge_options options;
-	struct lora_adapter_options adapter_options;
-	const char **key_map; /* pairs, NULL-terminated */
-};
 
 static enum lora_status malformed(const struct lora_rebuild *r, const char *what,
 				  struct lora_error *err)
@@ -167,16 +157,13 @@ size_t lora_rebuild_adapter_count(const struct lora_rebuild *rebuild)
 	return lora__json_count(rebuild->adapters);
 }
 
-static enum lora_status check_base(const struct lora_rebuild *r, struct lora_model *base,
-				   unsigned threads, const struct lora_observer *observer,
-				   struct lora_error *err)
+enum lora_status lora__rebuild_base(const struct lora_rebuild *r, const struct lora_model *base,
+				    struct lora_error *err)
 {
 	char theirs[LORA_SHA256_HEX], ours[LORA_SHA256_HEX];
-	enum lora_status status =
-	    lora_model_digest(base, LORA_DIGEST_CACHED, threads, observer, err);
 
-	if (status || lora__sha256_equal(&r->base_root, &base->root))
-		return status;
+	if (lora__sha256_equal(&r->base_root, &base->root))
+		return LORA_OK;
 	lora__sha256_hex(&r->base_root, theirs);
 	lora__sha256_hex(&base->root, ours);
 	return lora__fail(err, LORA_NO,
@@ -215,6 +202,18 @@ static enum lora_status take_input(const struct lora_rebuild *r, const struct lo
 			  lora__escape(name ? name : "?"), text);
 }
 
+enum lora_status lora__rebuild_inputs(const struct lora_rebuild *rebuild,
+				      struct lora_merge_input *inputs, struct lora_error *err)
+{
+	size_t count = lora_rebuild_adapter_count(rebuild);
+	const struct lora_json *at = lora__json_first(rebuild->adapters);
+	enum lora_status status = LORA_OK;
+
+	for (size_t i = 0; i < count && !status; i++, at = lora__json_next(at))
+		status = take_input(rebuild, at, inputs, i, count, err);
+	return status;
+}
+
 enum lora_status lora_rebuild(struct lora_merge_result **out, const struct lora_rebuild *rebuild,
 			      struct lora_model *base, struct lora_merge_input *inputs,
 			      const char *output, const struct lora_unmerge_options *options,
@@ -222,13 +221,14 @@ enum lora_status lora_rebuild(struct lora_merge_result **out, const struct lora_
 {
 	struct lora_merge_options merge = rebuild->options;
 	size_t count = lora_rebuild_adapter_count(rebuild);
-	const struct lora_json *at = lora__json_first(rebuild->adapters);
-	enum lora_status status = LORA_OK;
+	enum lora_status status =
+	    lora_model_digest(base, LORA_DIGEST_CACHED, options->threads, options->observer, err);
 
 	*out = NULL;
-	status = check_base(rebuild, base, options->threads, options->observer, err);
-	for (size_t i = 0; i < count && !status; i++, at = lora__json_next(at))
-		status = take_input(rebuild, at, inputs, i, count, err);
+	if (!status)
+		status = lora__rebuild_base(rebuild, base, err);
+	if (!status)
+		status = lora__rebuild_inputs(rebuild, inputs, err);
 	if (status)
 		return status;
 	merge.threads = options->threads;

@@ -25,7 +25,7 @@
 #define DEPTH_LIMIT 8	       /* of subdirectories */
 #define COPY_STEP   (1u << 18) /* bytes at a time */
 
-static const char *const tokenizer_files[] = {
+const char *const lora__tokenizer_files[] = {
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -127,28 +127,35 @@ static const char *config_object(const struct lora_plan *plan, const char *key)
 		   : NULL;
 }
 
+enum lora_status lora__sidecar_config(const struct lora_plan *plan, struct lora_text *text,
+				      struct lora_error *err)
+{
+	enum lora_status status =
+	    lora__text_copy(text, plan->base->config_text, plan->base->config_size, err);
+	char number[32];
+
+	if (!status && plan->untie)
+		status = lora__text_set(text, config_object(plan, "tie_word_embeddings"),
+					"tie_word_embeddings", "false", err);
+	if (!status && plan->vocab_size) {
+		snprintf(number, sizeof(number), "%" PRIu64, plan->vocab_size);
+		status = lora__text_set(text, config_object(plan, "vocab_size"), "vocab_size",
+					number, err);
+	}
+	return lora__context(err, status, "config.json");
+}
+
 static enum lora_status write_config(const struct lora_plan *plan, struct lora_output *output,
 				     struct lora_error *err)
 {
 	struct lora_text text = {NULL, 0};
 	enum lora_status status;
-	char number[32];
 
 	if (!plan->base->config_text)
 		return LORA_OK;
-	status = lora__text_copy(&text, plan->base->config_text, plan->base->config_size, err);
-	if (!status && plan->untie)
-		status = lora__text_set(&text, config_object(plan, "tie_word_embeddings"),
-					"tie_word_embeddings", "false", err);
-	if (!status && plan->vocab_size) {
-		snprintf(number, sizeof(number), "%" PRIu64, plan->vocab_size);
-		status = lora__text_set(&text, config_object(plan, "vocab_size"), "vocab_size",
-					number, err);
-	}
+	status = lora__sidecar_config(plan, &text, err);
 	if (!status)
 		status = write_text(output, "config.json", &text, err);
-	else
-		lora__context(err, status, "config.json");
 	lora__text_fini(&text);
 	return status;
 }
@@ -241,7 +248,7 @@ static bool skipped(const struct lora_plan *plan, const char *name, bool top)
 			   "not copied: '%s': it may hold weights of the base", lora__escape(name));
 		return true;
 	}
-	return top && plan->options->adapter_tokenizer && one_of(name, tokenizer_files);
+	return top && plan->options->adapter_tokenizer && one_of(name, lora__tokenizer_files);
 }
 
 static enum lora_status copy_directory(const struct lora_plan *plan, struct lora_output *output,
@@ -335,7 +342,7 @@ static enum lora_status copy_tokenizer(const struct lora_plan *plan, struct lora
 	enum lora_status status = LORA_OK;
 
 	for (size_t a = 0; a < plan->input_count; a++)
-		for (const char *const *name = tokenizer_files; *name && !status; name++) {
+		for (const char *const *name = lora__tokenizer_files; *name && !status; name++) {
 			const struct lora_adapter *adapter = plan->inputs[a].adapter;
 			struct lora_text text = {0};
 
@@ -389,7 +396,7 @@ enum lora_status lora__tokenizer_note(const struct lora_plan *plan, struct lora_
 	enum lora_status status = LORA_OK;
 
 	for (size_t a = 0; a < plan->input_count && plan->base->directory; a++)
-		for (const char *const *name = tokenizer_files; *name && !status; name++) {
+		for (const char *const *name = lora__tokenizer_files; *name && !status; name++) {
 			bool different = false;
 
 			if (plan->inputs[a].adapter->directory)
@@ -428,7 +435,7 @@ bool lora__sidecar_expected(const struct lora_plan *plan, const char *name, bool
 	    (ends_in(last, weight_suffixes) && !(top && !directory && is_written(last))))
 		return false;
 	for (size_t a = 0; a < plan->input_count && plan->options->adapter_tokenizer && top; a++)
-		if (one_of(name, tokenizer_files) &&
+		if (one_of(name, lora__tokenizer_files) &&
 		    stands(plan->inputs[a].adapter->path, name, directory))
 			return true;
 	return stands(plan->base->path, name, directory);

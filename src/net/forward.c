@@ -26,12 +26,33 @@ static void project(struct lora_net_state *state, const struct lora_linear *line
 	lora__net_linear(&run);
 }
 
+void lora__net_trace(struct lora_net_trace *trace, const uint64_t *sizes, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		trace->hash = (trace->hash ^ sizes[i]) * 0x100000001B3u + (trace->hash >> 41);
+	trace->operations++;
+}
+
+/* Attention over the batch's segments. */
+static void note_attention(struct lora_net *net, const struct lora_batch *batch, size_t layer)
+{
+	for (size_t i = 0; i < batch->segment_count; i++) {
+		uint64_t sizes[] = {batch->segments[i].count, batch->segments[i].past,
+				    net->spec.heads,	      net->spec.kv_heads,
+				    net->spec.head_dim,	      net->layers[layer].window};
+
+		lora__net_trace(net->trace, sizes, sizeof(sizes) / sizeof(*sizes));
+	}
+}
+
 void lora__net_layer(struct lora_net_state *state, const struct lora_batch *batch, size_t i)
 {
 	const struct lora_layer *layer = &state->net->layers[i];
 	struct lora_activations *a = &state->a;
 	size_t T = batch->tokens;
 
+	if (state->net->trace)
+		note_attention(state->net, batch, i);
 	lora__stage_norm(state, T, layer->norm1, layer->norm1_bias);
 	project(state, &layer->qkv, a->n, T, a->qkv, false);
 	lora__stage_turn(state, batch, i);

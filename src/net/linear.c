@@ -197,6 +197,23 @@ static void work_rows(void *user, unsigned worker, unsigned count)
 	finish(run, &to, begin, end);
 }
 
+/* What this product costs: its sizes, the type in which W is read, and what hangs on it. */
+static void note_run(const struct lora_product_run *run, const struct lora_matrix *W,
+		     const struct lora_patch *patch)
+{
+	uint64_t sizes[] = {run->tokens,
+			    W->rows,
+			    W->cols,
+			    W->dtype,
+			    run->linear->bias != NULL,
+			    run->accumulate,
+			    patch ? patch->rank : 0,
+			    patch ? patch->low_count : 0,
+			    patch && patch->gain};
+
+	lora__net_trace(run->state->net->trace, sizes, sizeof(sizes) / sizeof(*sizes));
+}
+
 void lora__net_linear(const struct lora_product_run *run)
 {
 	struct lora_net *net = run->state->net;
@@ -204,6 +221,8 @@ void lora__net_linear(const struct lora_product_run *run)
 	const struct lora_patch *patch = run->linear->patch;
 	struct lora_product_run own = *run;
 
+	if (net->trace)
+		note_run(run, W, patch);
 	if (patch && patch->rank)
 		share(net, run->tokens * patch->rank * W->cols, lower, &own);
 	share(net, run->tokens * W->rows * W->cols, work_rows, &own);

@@ -94,6 +94,14 @@ struct lora_slot {
 	size_t begin, count, whole;
 };
 
+/* What a net computes, without the numbers: every product and every attention, in order. Two models
+ * with the same trace cost the same. */
+struct lora_net_trace {
+	uint64_t hash, operations;
+};
+/* One operation, as the `count` sizes that say what it costs. */
+void lora__net_trace(struct lora_net_trace *trace, const uint64_t *sizes, size_t count);
+
 struct lora_net {
 	struct lora_model *model;
 	struct lora_net_options options;
@@ -111,6 +119,7 @@ struct lora_net {
 	struct lora_layer *layers;
 	struct lora_slot *slots;      /* by base tensor */
 	struct lora_patches *patches; /* what is attached (attach.c); or NULL */
+	struct lora_net_trace *trace; /* gets every operation that is run; or NULL */
 };
 
 /* Allocates and fills everything but patches (weights.c). */
