@@ -153,11 +153,23 @@ _loractl()
 		;;
 	verify)
 		kind=files
-		options=' -p --pub --lock --level -q --quiet -v --verbose --threads --color -h --help --version --json'
+		options=' -p --pub --lock --level --base --adapter --prompts --tokens --seed --reference-logits --max-kl --latency-margin --report --html --sign --passphrase-fd -q --quiet -v --verbose --threads --color -h --help --version --json'
 		case $prev in
 		-p | --pub) kind=files ;;
 		--lock) kind=files ;;
 		--level) kind=none ;;
+		--base) kind=files ;;
+		--adapter) kind=files ;;
+		--prompts) kind=files ;;
+		--tokens) kind=none ;;
+		--seed) kind=none ;;
+		--reference-logits) kind=files ;;
+		--max-kl) kind=none ;;
+		--latency-margin) kind=none ;;
+		--report) kind=files ;;
+		--html) kind=files ;;
+		--sign) kind=files ;;
+		--passphrase-fd) kind=none ;;
 		--threads) kind=none ;;
 		--color) kind=words words='auto always never' ;;
 		esac
