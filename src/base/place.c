@@ -108,10 +108,8 @@ static enum lora_status look(struct lora_place *place, bool replace, struct lora
 		return lora__fail_system(err, "cannot examine '%s'", lora__escape(place->path));
 	}
 	if (!replace)
-		return lora__fail(
-		    err, LORA_USAGE,
-		    "'%s' exists: remove it, choose another name, or have it replaced",
-		    lora__escape(place->path));
+		return lora__fail(err, LORA_USAGE, "'%s' exists: remove it, or choose another name",
+				  lora__escape(place->path));
 	if (S_ISDIR(info.st_mode) != place->directory && !S_ISLNK(info.st_mode))
 		return lora__fail(err, LORA_USAGE, "cannot replace '%s' by a %s: it is %s",
 				  lora__escape(place->path),

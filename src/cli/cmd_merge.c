@@ -258,7 +258,8 @@ static const struct opt opts[] = {
 	.help = "also write the record that unmerge needs",
 	.detail = "With OUT and FILE the base comes back byte for byte, without the adapter. "
 		  "FILE gets its name just before OUT does: there is never a merged model whose "
-		  "record is missing or torn.",
+		  "record is missing or torn. "
+		  "A file that exists is not replaced, with --force neither.",
 	.at = offsetof(struct merge_args, undo),
 	.hint = HINT_FILE,
     },

@@ -53,8 +53,13 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 	struct lora_rebuild *receipt = NULL;
 	struct lora_model *base = NULL;
 	struct inputs inputs = {NULL, 0};
-	enum lora_status status = lora_rebuild_open(&receipt, operands[0], &err);
+	enum lora_status status;
 
+	if ((ctx->json || !ctx->ui->quiet) && !ui_writable(ctx->ui))
+		return ui_failf(
+		    ctx->ui, LORA_SYSTEM,
+		    "cannot write the result: standard output is closed: open it, or use --quiet");
+	status = lora_rebuild_open(&receipt, operands[0], &err);
 	if (!status && count - 2 != lora_rebuild_adapter_count(receipt)) {
 		err.status = status = LORA_USAGE;
 		snprintf(err.message, sizeof(err.message),

@@ -162,6 +162,10 @@ static enum lora_status run(const struct cmd_ctx *ctx, const void *arguments,
 	struct lora_model *merged = NULL;
 	enum lora_status status;
 
+	if ((ctx->json || !ctx->ui->quiet) && !ui_writable(ctx->ui))
+		return ui_failf(
+		    ctx->ui, LORA_SYSTEM,
+		    "cannot write the result: standard output is closed: open it, or use --quiet");
 	if (args->approximate && args->undo)
 		return ui_failf(ctx->ui, LORA_USAGE,
 				"--undo restores exactly: drop --approximate, or the record");

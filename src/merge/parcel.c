@@ -185,6 +185,9 @@ static enum lora_status restored(struct lora_maker *maker, struct lora_parcel *b
 		memset(block->data, 0, block->size);
 	} else {
 		status = lora__job_load(maker->plan, job, err);
+		if (maker->plan->record)
+			lora__context(err, status, "'%s': damaged undo record",
+				      lora__escape(maker->plan->record->path));
 		if (!status)
 			status = lora_model_read(
 			    maker->plan->base, &maker->plan->base->index.tensors[job->source],

@@ -13,9 +13,9 @@
 
 #include "base/error.h"
 #include "merge/sidecar.h"
-#include "merge/undo_read.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -168,26 +168,21 @@ out:
 	return status;
 }
 
-/* A record's file is replaced, with --force, if it is one. */
-static enum lora_status check_record(const struct lora_plan *plan, const char *path,
-				     struct lora_error *err)
+/* A record is never replaced, --force or not: it may be the only way back from another model, and
+ * between two replacements a kill would leave a model beside the wrong record. */
+static enum lora_status check_record(const char *path, struct lora_error *err)
 {
-	enum lora_path_kind kind = LORA_PATH_ABSENT;
-	struct stat link;
-	bool there = lstat(path, &link) == 0;
-	enum lora_status status = lora__path_kind(path, &kind, err);
+	struct stat info;
 
-	if (status || (kind == LORA_PATH_ABSENT && !there))
-		return status;
-	if (!plan->options->force)
-		return lora__fail(err, LORA_USAGE,
-				  "undo record '%s' exists: remove it, or use --force",
-				  lora__escape(path));
-	if ((there && S_ISLNK(link.st_mode)) || !lora__undo_plausible(path))
-		return lora__fail(err, LORA_USAGE,
-				  "'%s' exists and is no undo record: choose another place",
-				  lora__escape(path));
-	return LORA_OK;
+	if (lstat(path, &info) == 0)
+		return lora__fail(
+		    err, LORA_USAGE,
+		    "'%s' exists, and may be a record that somebody needs: choose another "
+		    "name for --undo, or remove it",
+		    lora__escape(path));
+	return errno == ENOENT || errno == ENOTDIR
+		   ? LORA_OK
+		   : lora__fail_errno(err, "cannot examine '%s'", lora__escape(path));
 }
 
 static enum lora_status check_undo(const struct lora_plan *plan, const char *output,
@@ -207,7 +202,7 @@ static enum lora_status check_undo(const struct lora_plan *plan, const char *out
 		    "the undo record '%s' would lie inside the output: choose another "
 		    "place",
 		    lora__escape(path));
-	return status ? status : check_record(plan, path, err);
+	return status ? status : check_record(path, err);
 }
 
 enum lora_status lora__target_check(const struct lora_plan *plan, const char *output,

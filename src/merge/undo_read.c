@@ -575,22 +575,6 @@ static const char *undo_format(const struct lora_index *index)
 		   : NULL;
 }
 
-bool lora__undo_plausible(const char *path)
-{
-	struct lora_file file = LORA_FILE_INIT;
-	struct lora_index index = {0};
-	uint8_t *head = NULL;
-	size_t size = 0;
-	bool yes = lora__file_open(&file, path, NULL) == LORA_OK &&
-		   lora__container_load(&index, &head, &size, &file, NULL) == LORA_OK &&
-		   undo_format(&index);
-
-	free(head);
-	lora__index_fini(&index);
-	lora__file_close(&file);
-	return yes;
-}
-
 /* Where the metadata say what record.json is, it is that. */
 static enum lora_status check_proof(const struct lora_index *index, const char *text, size_t size,
 				    struct lora_error *err)

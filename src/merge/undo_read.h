@@ -71,9 +71,6 @@ enum lora_status lora__undo_open(struct lora_adapter *store, struct lora_undo *u
 				 const char *path, struct lora_error *err);
 void lora__undo_close(struct lora_adapter *store, struct lora_undo *undo);
 
-/* Does a safetensors file whose metadata says so stand there? No error if not. */
-bool lora__undo_plausible(const char *path);
-
 /* Position of tensor "NAME.NUMBER" in an index, or LORA_NO_TENSOR. */
 uint32_t lora__undo_find(const struct lora_index *index, const char *name, size_t number);
 

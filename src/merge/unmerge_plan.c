@@ -304,7 +304,8 @@ static enum lora_status read_head(struct lora_way_back *way, size_t f, struct lo
 	if (!status)
 		status = lora__safetensors.parse(&way->heads[f], file->head, file->head_size,
 						 base->size, err);
-	return lora__context(err, status, "head of '%s'", lora__escape(base->name));
+	return lora__context(err, status, "'%s': head of '%s'",
+			     lora__escape(way->store.files[0].file.path), lora__escape(base->name));
 }
 
 static enum lora_status fill_item(struct lora_way_back *way, struct lora_item *item,

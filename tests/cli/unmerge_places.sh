@@ -34,46 +34,48 @@ refused 2 'out\.safetensors' "$LORACTL" merge single.safetensors adapter -o out.
 refused 2 'single\.safetensors' "$LORACTL" merge single.safetensors adapter -o out.safetensors --undo single.safetensors --force
 rm single.safetensors link
 
-# What exists stays, but for a record with --force.
+# What exists stays, with --force too: a record may be the only way back from another model.
 echo mine >file
 mkfifo fifo
 ln -s nowhere dangling
 for name in file fifo adapter/adapter_config.json; do
 	refused 2 "'$name'|'adapter'" "$LORACTL" merge base adapter -o out --undo $name
 done
-refused 2 "'file' exists and is no undo record" "$LORACTL" merge base adapter -o out --undo file --force
+refused 2 "'file' exists, and may be a record" "$LORACTL" merge base adapter -o out --undo file --force
 cp base/model.safetensors weights
-refused 2 "'weights' exists and is no undo record" "$LORACTL" merge base adapter -o out --undo weights --force
+refused 2 "'weights' exists, and may be a record" "$LORACTL" merge base adapter -o out --undo weights --force
 refused 2 "'fifo'" soon "$LORACTL" merge base adapter -o out --undo fifo --force
 refused 2 "'dangling' exists" "$LORACTL" merge base adapter -o out --undo dangling
-refused 2 "'dangling' exists and is no undo record" "$LORACTL" merge base adapter -o out --undo dangling --force
+refused 2 "'dangling' exists, and may be a record" "$LORACTL" merge base adapter -o out --undo dangling --force
 rm fifo weights dangling
 done_well "$LORACTL" merge -q base adapter -o out --undo record
 cp record want
 ln -s record tolink # a link to a record is none
-refused 2 "'tolink' exists and is no undo record" "$LORACTL" merge base adapter -o new --undo tolink --force
+refused 2 "'tolink' exists, and may be a record" "$LORACTL" merge base adapter -o new --undo tolink --force
 rm tolink
-refused 2 "undo record 'record' exists" "$LORACTL" merge base adapter -o other --undo record
+refused 2 "'record' exists, and may be a record" "$LORACTL" merge base adapter -o other --undo record
+refused 2 "'record' exists, and may be a record" "$LORACTL" merge base adapter:0.5 -o out --undo record --force
+expect_same record want
 refused 2 "'out' exists" "$LORACTL" merge base adapter -o out --undo new
-expect_exit 0 "$LORACTL" merge -q base adapter:0.5 -o out --undo record --force
-! cmp -s record want || fail "--force left the old record"
-expect_exit 0 "$LORACTL" unmerge -q out --undo record -o back
+expect_exit 0 "$LORACTL" merge -q base adapter:0.5 -o out --undo second --force
+expect_exit 0 "$LORACTL" unmerge -q out --undo second -o back
 diff -r base back || fail "another base after --force"
 # A failure leaves the old pair.
 cp -r out old
-cp record old.undo
+cp second old.undo
 cp -r adapter bad
 edit poke bad/adapter_model.safetensors base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight 0 nan
-refused 3 'v_proj' "$LORACTL" merge base bad -o out --undo record --force
+refused 3 'v_proj' "$LORACTL" merge base bad -o out --undo third --force
 diff -r old out || fail "a failure changed the old model"
-expect_same record old.undo
-rm -rf old old.undo back
+expect_same second old.undo
+[ ! -e third ] || fail "a record of a merge that failed"
+rm -rf old old.undo back second
 
 # Folders.
 for name in missing/record file/record; do
 	refused '2|3|4' "${name%/*}" "$LORACTL" merge base adapter -o new --undo $name
 done
-expect_exit 0 "$LORACTL" merge -q base adapter:0.5 -o new --undo deep/er/record
+expect_exit 0 "$LORACTL" merge -q base adapter -o new --undo deep/er/record
 expect_same deep/er/record record
 rm -rf new deep/er/record
 if can_bind; then

@@ -62,8 +62,9 @@ back gpt2 out record
 rm -rf out record
 done_well "$LORACTL" merge gpt2 gpt2-adapter -o out --undo record --verify
 back gpt2 out record
-# With --force both are replaced.
+# --force replaces the model, and the record has a name of its own.
 done_well "$LORACTL" merge -q gpt2 other -o want --undo want.undo
+rm record
 expect_exit 0 "$LORACTL" merge -q gpt2 other -o out --undo record --force
 expect_same record want.undo
 expect_same out/model.safetensors want/model.safetensors
