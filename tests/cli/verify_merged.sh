@@ -76,6 +76,47 @@ expect_exit 1 "$LORACTL" verify wide "${claim[@]}" --level latency --json
 expect_stderr_line 'does not cost what the base does'
 holds "$OUT" 'L["latency"]["structural"] is False and L["latency"]["rounds"] == 0'
 
+# --- what it says no to (all of it: tests/interop/verify.py)
+
+# MODEL TENSOR: the lowest bit of its element 77 is flipped
+flip()
+{
+	python3 - "$1/model.safetensors" "$2" <<'PY'
+import json, struct, sys
+data = bytearray(open(sys.argv[1], "rb").read())
+size = struct.unpack("<Q", data[:8])[0]
+begin = 8 + size + json.loads(data[8:8 + size])[sys.argv[2]]["data_offsets"][0]
+data[begin + 2 * 77] ^= 1
+open(sys.argv[1], "wb").write(data)
+PY
+}
+
+expect_exit 1 "$LORACTL" verify merged --base "$base" --adapter "$adapter:0.99" --level modules
+expect_stderr_line 'merged with weight 1, not 0\.99'
+"$LORACTL" merge "$base" "$adapter:0.99" -o foreign -q || fail merge
+rm foreign/loractl-receipt.json
+expect_exit 0 "$LORACTL" verify foreign --base "$base" --adapter "$adapter:0.99" -q
+expect_exit 1 "$LORACTL" verify foreign "${claim[@]}" --level modules
+expect_stderr_line "the update is 0\.99[0-9]* times the adapter's"
+cp -r merged bit
+flip bit model.layers.2.mlp.up_proj.weight
+expect_exit 1 "$LORACTL" verify bit "${claim[@]}" --level bytes --json
+holds "$OUT" 'L["bytes"]["mismatched"] == 1 and L["bytes"]["max_ulp"] == 1 and L["bytes"]["off"][1] == 1'
+expect_stderr_line "'model.layers.2.mlp.up_proj.weight': 1 of "
+cp -r foreign untouched
+flip untouched model.embed_tokens.weight
+expect_exit 1 "$LORACTL" verify untouched --base "$base" --adapter "$adapter:0.99" --level bytes
+expect_stderr_line "'model.embed_tokens.weight': no adapter touches it"
+for model in merged foreign; do
+	cp -r $model config
+	sed -i 's/"rms_norm_eps": [^,]*/"rms_norm_eps": 0.5/' config/config.json
+	weight=1
+	[ $model = merged ] || weight=0.99
+	expect_exit 1 "$LORACTL" verify config --base "$base" --adapter "$adapter:$weight" --level bytes
+	expect_stderr_line "'config.json'"
+	rm -r config
+done
+
 # --- prompts
 
 printf 'The sea is\n\nA house by the road\n' >prompts
