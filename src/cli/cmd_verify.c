@@ -448,9 +448,8 @@ static const struct example examples[] = {
      "loractl verify style.lora --lock loractl.lock --json"},
     {"is this merged model base + adapter?",
      "loractl verify merged/ --base base/ --adapter adapter/"},
-    {"with a report, a page to read, and its own prompts",
-     "loractl verify merged/ --base base/ --adapter adapter/ --prompts prompts.txt --report r.json "
-     "--html r.html"},
+    {"the same, with a page to read",
+     "loractl verify merged/ --base base/ --adapter adapter/ --html r.html"},
     {NULL, NULL},
 };
 
