@@ -80,6 +80,15 @@ static enum lora_status say(struct verdict *verdict, const char *why, struct lor
 	return verdict->why ? LORA_OK : lora__fail_memory(err);
 }
 
+/* What a DoRA's gain, m over a norm that is a sum of so many squares in f32, may be off by, as a
+ * share (Higham and Mary 2019: the root of the terms, not their number). */
+static double gain_slip(const struct lora_job *job)
+{
+	uint64_t terms = job->gain_by_column ? job->height : job->width;
+
+	return job->dora ? 0x1p-24 * (sqrt((double)terms) + 4) : 0;
+}
+
 /* [1] */
 static bool is_far(const struct verdict *v, uint64_t at, double w, double value, double found)
 {
@@ -87,7 +96,8 @@ static bool is_far(const struct verdict *v, uint64_t at, double w, double value,
 	double largest = fmax(fmax(fabs(w), fabs(value)), fabs(found)),
 	       most = lora__value_ulp(largest, v->type) / 2 +
 		      1.5 * lora__value_ulp(value - w, v->type) +
-		      v->by_row[at / width] * v->by_column[at % width];
+		      v->by_row[at / width] * v->by_column[at % width] +
+		      gain_slip(v->item->job) * fabs(value);
 
 	return !(fabs(found - value) <= most);
 }

@@ -173,6 +173,19 @@ def test_yes():
         yes(name, out, LLAMA, [ADAPTER])
     yes("PEFT, GPT-2", peft_merge(GPT2, [GPT2_ADAPTER], os.path.join(WORK, "peft-gpt2")), GPT2,
         [GPT2_ADAPTER])
+    dora = os.path.join(WORK, "dora")
+    model = peft.get_peft_model(
+        transformers.AutoModelForCausalLM.from_pretrained(LLAMA, dtype=torch.float32),
+        peft.LoraConfig(r=4, lora_alpha=6, use_dora=True, target_modules=["q_proj", "down_proj"]))
+    for name, x in model.named_parameters():
+        if "lora_B" in name:
+            x.data.normal_(std=0.02)
+        elif "magnitude" in name:
+            x.data.mul_(1.03)
+    model.save_pretrained(dora)
+    for d in (torch.float32, torch.bfloat16):
+        out = peft_merge(LLAMA, [dora], os.path.join(WORK, "dora-%s" % str(d)[6:]), d)
+        yes("DoRA in %s" % d, out, LLAMA, [dora])
     rounded_first = base_tensors()  # an update that is rounded to bf16 before it is added
     for name in told_names():
         w = rounded_first[name]
