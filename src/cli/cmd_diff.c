@@ -45,7 +45,9 @@ static enum lora_status open_one(const struct cmd_ctx *ctx, struct opened *opene
 
 	if (status)
 		return status;
-	opened->ours = kind == LORA_KIND_MERGED; /* of the last, Y */
+	/* Of the last, Y. A receipt counts whether or not it still describes what stands there. */
+	opened->ours = kind == LORA_KIND_MERGED ||
+		       (kind == LORA_KIND_BASE && lora_receipt_check(path, NULL) != LORA_OK);
 	if (kind == LORA_KIND_BASE || kind == LORA_KIND_MERGED)
 		return lora_model_open(&opened->model[i], path, err);
 	if (kind != LORA_KIND_ADAPTER && kind != LORA_KIND_CONTAINER)
