@@ -95,7 +95,8 @@ rm -rf golden tied-shards
 # --- the other files of a base: what the merge does not copy, the record keeps
 
 cp -r llama rich
-mkdir -p rich/original/deep rich/.git
+mkdir -p rich/original/deep rich/.git rich/.hidden/.deep
+echo cell >rich/.hidden/.deep/note
 echo '{"dim": 90}' >rich/original/params.json
 echo deep >rich/original/deep/notes
 echo bin >rich/pytorch_model.bin

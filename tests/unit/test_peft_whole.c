@@ -69,6 +69,33 @@ static void whole__alike_is_not_added(void **state)
 	done(&c);
 }
 
+/* What PEFT writes of a saved embedding when the vocabulary was resized: it loads the first. */
+static void whole__stored_three_times(void **state)
+{
+	static const char *const names[] = {PREFIX "lm_head.modules_to_save.weight",
+					    PREFIX "lm_head.original_module.weight",
+					    PREFIX "lm_head.weight"};
+	struct peft_case c = {0};
+	const struct lora_edit *e;
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++)
+		adapter_has(&c, names[i], "F32", 2, 31, 10);
+	base_has(&c, "lm_head.weight", "F32", 2, 30, 10);
+	decoded(&c, "llama", LORA_AND("\"modules_to_save\":[\"lm_head\"]"));
+	assert_int_equal(c.decode.edit_count, 1);
+	assert_int_equal(c.decode.unmatched_count, 0);
+	e = edit_on(&c, "lm_head.weight");
+	assert_int_equal(e->kind, LORA_EDIT_REPLACE);
+	assert_int_equal(e->dense.tensor, 2);
+	assert_int_equal(e->source_count, 3);
+	done(&c);
+	/* Another shape is no copy. */
+	adapter_has(&c, names[0], "F32", 2, 30, 10);
+	adapter_has(&c, names[2], "F32", 2, 31, 10);
+	refused(&c, "llama", LORA_CONFIG, "are the same one");
+}
+
 static void whole__not_listed_is_told(void **state)
 {
 	struct peft_case c = {0};
@@ -255,6 +282,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(whole__modules_to_save),
 	    cmocka_unit_test(whole__alike_is_not_added),
+	    cmocka_unit_test(whole__stored_three_times),
 	    cmocka_unit_test(whole__not_listed_is_told),
 	    cmocka_unit_test(whole__shapes_and_types),
 	    cmocka_unit_test(whole__targeted_embeddings),
