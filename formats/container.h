@@ -96,7 +96,7 @@ struct lora_bytes {
  * also after a failure. *head is malloc'd (the bytes before data_begin), NULL on failure. Messages
  * name the file; LORA_INPUT for what is no container says what it looks like instead. */
 enum lora_status lora__container_load_bytes(struct lora_index *index, uint8_t **head,
-					    size_t *head_size, const struct lora_bytes *bytes,
+					    size_t *head_size, const struct lora_bytes *file,
 					    struct lora_error *err);
 /* The same of an open file. */
 enum lora_status lora__container_load(struct lora_index *index, uint8_t **head, size_t *head_size,

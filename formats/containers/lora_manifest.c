@@ -128,7 +128,7 @@ static bool read_raw(struct reader *r, struct raw *raw)
 /* A copy of at most `limit` bytes. */
 static bool read_string(struct reader *r, size_t limit, const char **out)
 {
-	struct raw raw;
+	struct raw raw = {0};
 	size_t length = 0;
 	char *copy;
 	int c;
@@ -150,7 +150,7 @@ static bool read_string(struct reader *r, size_t limit, const char **out)
 static bool read_digest(struct reader *r, struct lora_sha256 *digest)
 {
 	char hex[LORA_SHA256_HEX] = "";
-	struct raw raw;
+	struct raw raw = {0};
 
 	if (!read_raw(r, &raw))
 		return false;
@@ -374,8 +374,9 @@ static bool read_parts(struct reader *r, struct lora_manifest_file *file, uint64
 					  *part;
 
 		if (!parts) {
-			good = no_memory(r);
-			break;
+			(void)no_memory(r);
+			lora__map_fini(&names);
+			return false;
 		}
 		m->parts = parts;
 		part = &parts[m->part_count];
@@ -436,7 +437,7 @@ static bool read_files(struct reader *r)
 			return bad(r, "it has too many files");
 		if (!read_file(r, &files[m->file_count]))
 			return false;
-		if (m->file_count &&
+		if (m->file_count && files[m->file_count - 1].name && files[m->file_count].name &&
 		    strcmp(files[m->file_count - 1].name, files[m->file_count].name) >= 0)
 			return bad(r, "files are not in the order of their names");
 		if (lora__add_overflows(m->bytes, files[m->file_count].size, &m->bytes))

@@ -6,14 +6,14 @@
 #define DEFINE(BITS, MASK)                                                                         \
 	static uint##BITS##_t ord##BITS(uint##BITS##_t u)                                          \
 	{                                                                                          \
-		return (uint##BITS##_t)(u ^ (u >> (BITS - 1) ? (uint##BITS##_t)(MASK) : 0));       \
+		return (uint##BITS##_t)(u ^ (u >> ((BITS)-1) ? (uint##BITS##_t)(MASK) : 0));       \
 	}                                                                                          \
 	static uint##BITS##_t fold##BITS(uint##BITS##_t b, uint##BITS##_t p)                       \
 	{                                                                                          \
 		uint##BITS##_t r = (uint##BITS##_t)(ord##BITS(b) - ord##BITS(p));                  \
                                                                                                    \
 		return (uint##BITS##_t)((uint##BITS##_t)(r << 1) ^                                 \
-					(r >> (BITS - 1) ? (uint##BITS##_t) ~0u : 0));             \
+					(r >> ((BITS)-1) ? (uint##BITS##_t) ~0u : 0));             \
 	}                                                                                          \
 	static size_t fold_all##BITS(uint##BITS##_t *z, const uint##BITS##_t *b,                   \
 				     const uint##BITS##_t *p, size_t n)                            \

@@ -40,7 +40,7 @@ enum lora_status lora__maker_init(struct lora_maker *maker, struct lora_plan *pl
 void lora__maker_fini(struct lora_maker *maker); /* a zeroed one is empty */
 
 /* Computes a parcel, and writes it to its file unless that has no descriptor. */
-enum lora_status lora__parcel_make(struct lora_parcel *parcel, struct lora_maker *maker,
+enum lora_status lora__parcel_make(struct lora_parcel *block, struct lora_maker *maker,
 				   const struct lora_outfile *file, struct lora_error *err);
 
 #endif

@@ -47,7 +47,8 @@ static enum lora_status nameless(const char *path, int *fd, struct lora_error *e
 {
 	const char *slash = strrchr(path, '/');
 	size_t length = slash ? (size_t)(slash - path) + 1 : 2;
-	char *name = malloc(length + sizeof(".loractl-spool-XXXXXX"));
+	static const char pattern[] = ".loractl-spool-XXXXXX";
+	char *name = malloc(length + sizeof(pattern));
 
 	if (!name)
 		return lora__fail_memory(err);
@@ -55,7 +56,7 @@ static enum lora_status nameless(const char *path, int *fd, struct lora_error *e
 	name[length] = '\0';
 	*fd = open(name, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (*fd < 0) { /* not every file system has it */
-		strcpy(name + length, ".loractl-spool-XXXXXX");
+		memcpy(name + length, pattern, sizeof(pattern));
 		*fd = mkostemp(name, O_CLOEXEC);
 		if (*fd >= 0)
 			unlink(name);

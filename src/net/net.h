@@ -223,7 +223,7 @@ void lora__stage_activate(struct lora_net_state *state, size_t tokens);
 void lora__stage_attend(struct lora_net_state *state, const struct lora_batch *batch, size_t layer);
 
 /* One layer of it: a.x becomes the stream behind the layer (forward.c). */
-void lora__net_layer(struct lora_net_state *state, const struct lora_batch *batch, size_t layer);
+void lora__net_layer(struct lora_net_state *state, const struct lora_batch *batch, size_t i);
 /* The whole of it up to the final norm: a.x holds the stream after the last layer (forward.c).
  * Checks that the ids are in the vocabulary and that `low` is large enough. */
 enum lora_status lora__net_run(struct lora_net_state *state, const struct lora_batch *batch,

@@ -95,7 +95,7 @@ static uint32_t find_parent(const struct packing *p, const char *file,
 		return LORA_NO_OBJECT;
 	m = lora__snapshot_manifest(p->before);
 	f = lora__snapshot_find(p->before, file);
-	if (f == SIZE_MAX)
+	if (f == SIZE_MAX || !m->parts)
 		return LORA_NO_OBJECT;
 	if (number < m->files[f].count) /* as a rule nothing has moved */
 		found = &m->parts[m->files[f].first + number];
@@ -398,6 +398,7 @@ static enum lora_status pack_into(struct packing *p, const struct lora_observer 
 	if (!status)
 		status = add_version(p, &files, err);
 	p->result->left_out = files.left_out;
+	p->watch = NULL;
 	lora__watch_fini(&watch);
 	lora__collection_fini(&files);
 	return status;

@@ -31,8 +31,7 @@ enum lora_status lora__proof_line(struct lora_proof *proof, struct lora_lines *l
 	va_end(args);
 	if (lines->count == lines->room) {
 		size_t room = lines->room ? 2 * lines->room : 8;
-		const char **more =
-		    realloc((void *)(uintptr_t)lines->line, room * sizeof(*lines->line));
+		const char **more = realloc((void *)lines->line, room * sizeof(*lines->line));
 
 		if (!more)
 			return lora__fail_memory(err);
@@ -232,8 +231,8 @@ static enum lora_status copy_options(struct lora_proof *proof,
 				  options->size, sizeof(*options));
 	proof->options = *options;
 	proof->observer = options->observer;
-	proof->quiet = (struct lora_observer){(void *)(uintptr_t)options->observer, pass_problems,
-					      pass_progress};
+	proof->quiet =
+	    (struct lora_observer){(void *)options->observer, pass_problems, pass_progress};
 	proof->prompts = options->prompts ? strdup(options->prompts) : NULL;
 	proof->reference = options->reference ? strdup(options->reference) : NULL;
 	if ((options->prompts && !proof->prompts) || (options->reference && !proof->reference))
@@ -309,7 +308,7 @@ void lora_proof_close(struct lora_proof *proof)
 	lora_model_close(proof->merged);
 	lora_model_close(proof->base);
 	free(proof->inputs);
-	free((void *)(uintptr_t)proof->problems.line);
+	free((void *)proof->problems.line);
 	free(proof->tensors);
 	free(proof->prompts);
 	free(proof->reference);

@@ -70,7 +70,7 @@ static enum lora_status say(const char **where, const char *text, struct lora_er
 
 	if (!copy)
 		return lora__fail_memory(err);
-	free((void *)(uintptr_t)*where);
+	free((void *)*where);
 	*where = copy;
 	return LORA_OK;
 }
@@ -275,7 +275,7 @@ static enum lora_status judge_bits(struct look *look, const struct lora_item *it
 	if (!proof->receipt)
 		return lora__explain_item(&proof->plan, item, proof->merged,
 					  &look->survey->scratch[worker],
-					  (char **)(uintptr_t)&look->tensor->problem, err);
+					  (char **)&look->tensor->problem, err);
 	snprintf(text, sizeof(text),
 		 "%" PRIu64 " of %" PRIu64 " elements are not those of the merge, [%" PRIu64
 		 ", %" PRIu64 "] is the first",
@@ -321,8 +321,8 @@ static enum lora_status survey_job(struct survey *s, size_t i, const struct lora
 
 	if (status || t->problem)
 		return status;
-	look.delta = malloc((size_t)job->width * sizeof(float) + 1);
-	look.rounded = malloc(LORA_STAT_SPAN * sizeof(float));
+	look.delta = malloc(((size_t)job->width + 1) * sizeof(*look.delta));
+	look.rounded = malloc((size_t)LORA_STAT_SPAN * 4);
 	status = look.delta && look.rounded ? rows_of(&look, job, found, worker, err)
 					    : lora__fail_memory(err);
 	if (!status)
@@ -418,7 +418,7 @@ static int layer_of(const char *name)
 {
 	for (; *name; name++)
 		if (name[0] == '.' && name[1] >= '0' && name[1] <= '9')
-			return atoi(name + 1);
+			return (int)strtol(name + 1, NULL, 10);
 	return -1;
 }
 
@@ -451,8 +451,7 @@ static enum lora_status survey_item(void *user, size_t i, unsigned worker, struc
 		return say(&t->problem, "it is not in the merged model", err);
 	if (item->job && item->job->raw)
 		return lora__explain_item(&s->proof->plan, item, s->proof->merged,
-					  &s->scratch[worker], (char **)(uintptr_t)&t->problem,
-					  err);
+					  &s->scratch[worker], (char **)&t->problem, err);
 	if (item->job)
 		return survey_job(s, i, found, worker, err);
 	return survey_untouched(s, item, found, t, err);
@@ -480,7 +479,7 @@ static enum lora_status adopt(struct lora_proof *proof, const char **text, struc
 	char *copy = *text ? lora__arena_copy(&proof->arena, *text, strlen(*text)) : NULL;
 	enum lora_status status = *text && !copy ? lora__fail_memory(err) : LORA_OK;
 
-	free((void *)(uintptr_t)*text);
+	free((void *)*text);
 	*text = copy;
 	return status;
 }
